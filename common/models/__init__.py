@@ -1,0 +1,1 @@
+"""ResNets that per-example gradients can go through."""

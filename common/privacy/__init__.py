@@ -1,0 +1,1 @@
+"""Mechanism events, and epsilon derived from them."""

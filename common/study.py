@@ -1,0 +1,286 @@
+"""The study file: the plan that coordinator and sites agree on.
+
+A study is a TOML file, validated into frozen models: unknown keys are refused, every error names
+key, value and what was expected. Its identity is ``Study.digest``: SHA-256 over the canonical JSON
+of the validated content (keys sorted, no white space, defaults filled in), so comments and key order
+do not change it and every value that counts does. Only public facts belong here: nothing in a study
+may be derived from a site's patients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.errors import StudyError
+
+FORMAT = 1
+NEIGHBOURS = 3  # planes in a 2.5D stack
+
+Label = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Task(_Frozen):
+    """What is predicted. ``label_values`` are the labels as the table writes them, one a class."""
+
+    classes: tuple[Label, ...] = Field(min_length=2, max_length=64, strict=False)
+    label_column: Label = "label"
+    label_level: Literal["patient", "study", "series", "slice"] = "patient"
+    label_values: tuple[Label, ...] = Field(default=(), strict=False)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Task:
+        for name, values in (("classes", self.classes), ("label_values", self.label_values)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} {list(values)} holds a value twice; expected distinct values")
+        if self.label_values and len(self.label_values) != len(self.classes):
+            raise ValueError(
+                f"label_values has {len(self.label_values)} entries; expected one a class ({len(self.classes)})"
+            )
+        return self
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The label as written in the table, in the order of ``classes``."""
+        return self.label_values or self.classes
+
+
+class Window(_Frozen):
+    """A Hounsfield window: ``low`` HU becomes 0, ``high`` HU becomes 1, clipped outside."""
+
+    low: float = Field(ge=-2000, le=10000, strict=False)
+    high: float = Field(ge=-2000, le=10000, strict=False)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Window:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}; expected low < high in HU")
+        return self
+
+
+class Input(_Frozen):
+    """What the network sees: 2.5D stacks of three neighbouring planes of one view.
+
+    ``spacing_mm``: pixel size in the plane; ``size``: pixels a side, so the field of view is
+    ``size * spacing_mm``, centred on the volume. ``slice_spacing_mm``: distance between neighbouring
+    planes; 0 keeps the slices as acquired (axial only). ``planes``: how many central planes become
+    examples, 0 for all (axial only).
+    """
+
+    modality: Literal["CT"] = "CT"
+    windows: tuple[Window, ...] = Field(min_length=1, max_length=4, strict=False)
+    view: Literal["axial", "sagittal", "coronal"] = "axial"
+    spacing_mm: float = Field(gt=0, le=20, strict=False)
+    slice_spacing_mm: float = Field(default=0.0, ge=0, le=50, strict=False)
+    planes: int = Field(default=0, ge=0, le=4096)
+    size: int = Field(ge=32, le=512)
+
+    @model_validator(mode="after")
+    def _planes(self) -> Input:
+        if self.view != "axial" and (self.planes == 0 or self.slice_spacing_mm == 0):
+            raise ValueError(
+                f"view '{self.view}' is a reformat; expected planes >= 1 and slice_spacing_mm > 0 "
+                f"(got planes {self.planes}, slice_spacing_mm {self.slice_spacing_mm})"
+            )
+        return self
+
+    @property
+    def channels(self) -> int:
+        """Network input channels: three neighbours for each window."""
+        return NEIGHBOURS * len(self.windows)
+
+
+class Model(_Frozen):
+    """Which network. ``initial``: ``none``, ``imagenet`` (torchvision's), or a safetensors path.
+
+    For a file, ``initial_sha256`` binds the study to its bytes.
+    """
+
+    name: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    initial: str = Field(default="none", min_length=1, max_length=500)
+    initial_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    trainable: Literal["all", "norm+head", "head"] = "all"
+
+    @property
+    def initial_is_file(self) -> bool:
+        """Whether the initial weights come from a file of the coordinator."""
+        return self.initial not in ("none", "imagenet")
+
+
+class Training(_Frozen):
+    """Local training of one round. ``batch_patients`` is a public number: the patients a step uses
+    without privacy, and the fixed denominator of a step with it."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = Field(gt=0, le=100, strict=False)
+    schedule: Literal["constant", "cosine"] = "constant"
+    momentum: float = Field(default=0.0, ge=0, lt=1, strict=False)
+    weight_decay: float = Field(default=0.0, ge=0, le=1, strict=False)
+    local_steps: int = Field(ge=1, le=100_000)
+    batch_patients: int = Field(ge=1, le=100_000)
+    views_per_patient: int = Field(default=1, ge=1, le=64)
+    augment: bool = True
+
+
+class Privacy(_Frozen):
+    """The privacy claim: patient-level, add or remove one patient; or ``unit = "off"``.
+
+    ``sampling_rate``: the public Poisson rate q of a patient being in a step; 1 is the full batch.
+    """
+
+    unit: Literal["patient", "off"]
+    epsilon: float | None = Field(default=None, gt=0, le=100, strict=False)
+    delta: float | None = Field(default=None, gt=0, lt=0.1, strict=False)
+    clip: float | None = Field(default=None, gt=0, le=1000, strict=False)
+    sampling_rate: float | None = Field(default=None, gt=0, le=1, strict=False)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Privacy:
+        names = ("epsilon", "delta", "clip", "sampling_rate")
+        given = [n for n in names if getattr(self, n) is not None]
+        if self.unit == "patient" and len(given) < len(names):
+            missing = ", ".join(n for n in names if n not in given)
+            raise ValueError(f"unit 'patient' needs {missing} as well")
+        if self.unit == "off" and given:
+            raise ValueError(f"unit 'off' takes no other keys (got {', '.join(given)}); remove them or set unit 'patient'")
+        return self
+
+    @property
+    def on(self) -> bool:
+        """Whether training is differentially private."""
+        return self.unit == "patient"
+
+
+class Federation(_Frozen):
+    """Who takes part and for how long. ``deadline_minutes`` bounds each round."""
+
+    rounds: int = Field(ge=1, le=10_000)
+    strategy: Literal["fedavg", "fedavgm", "fedadam"] = "fedavg"
+    server_learning_rate: float = Field(default=1.0, gt=0, le=100, strict=False)
+    minimum_sites: int = Field(default=2, ge=1, le=10_000)
+    deadline_minutes: float = Field(default=60.0, gt=0, le=60 * 24 * 14, strict=False)
+
+
+class Evaluation(_Frozen):
+    """``holdout``: share of patients kept out of training; ``split_seed`` names the split;
+    ``every``: rounds between evaluations of the global model (the last is always evaluated)."""
+
+    holdout: float = Field(default=0.2, gt=0, lt=1, strict=False)
+    split_seed: int = Field(default=0, ge=0, le=2**31)
+    every: int = Field(default=1, ge=1, le=10_000)
+    score_bins: int = Field(default=64, ge=8, le=1024)
+
+
+class Study(_Frozen):
+    """A validated study. Build it with ``load_study`` or ``parse_study``."""
+
+    format: Literal[1]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    title: str = Field(default="", max_length=200)
+    task: Task
+    input: Input
+    model: Model
+    training: Training
+    privacy: Privacy
+    federation: Federation
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _together(self) -> Study:
+        if self.task.label_level == "slice" and (self.input.view != "axial" or self.input.slice_spacing_mm != 0):
+            raise ValueError(
+                "task.label_level 'slice' needs input.view 'axial' and input.slice_spacing_mm 0 "
+                f"(got '{self.input.view}', {self.input.slice_spacing_mm}), so that a label meets its own slice"
+            )
+        if self.model.initial == "imagenet" and self.input.channels != NEIGHBOURS:
+            raise ValueError(
+                f"model.initial 'imagenet' takes 3 input channels; input.windows makes {self.input.channels}. Use one window"
+            )
+        return self
+
+    def canonical_json(self) -> str:
+        """The one spelling of this study that is hashed, signed and sent."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, 64 hex digits."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+    @property
+    def cohort_digest(self) -> str:
+        """SHA-256 over what shapes a cohort: task, input and split. Studies that share it share it."""
+        part = {
+            "task": self.task.model_dump(mode="json"),
+            "input": self.input.model_dump(mode="json"),
+            "holdout": self.evaluation.holdout,
+            "split_seed": self.evaluation.split_seed,
+        }
+        return hashlib.sha256(canonical_json(part).encode()).hexdigest()
+
+    @property
+    def total_steps(self) -> int:
+        """Training steps a site makes in the whole study."""
+        return self.federation.rounds * self.training.local_steps
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no white space, ASCII only, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def describe(error: ValidationError, source: str) -> str:
+    """Every problem of a pydantic error as ``key = value: what was expected``, joined by '; '."""
+    lines = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+        what = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            what = "unknown key; expected only the documented keys"
+        shown = "" if isinstance(item["input"], dict) or item["type"] == "missing" else f" = {item['input']!r}"
+        lines.append(f"{key}{shown}: {what}")
+    return f"{source}: " + "; ".join(lines)
+
+
+def parse_study(content: dict[str, Any], source: str = "study") -> Study:
+    """Validate a study given as a mapping. Raises StudyError naming ``source``, key and value."""
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(describe(error, source), "Correct the study file") from None
+
+
+def study_from_json(text: str) -> Study:
+    """Read back ``canonical_json``. Raises StudyError if it is not exactly that spelling."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        raise StudyError("the study received is not JSON") from None
+    if not isinstance(content, dict):
+        raise StudyError("the study received is not a JSON object")
+    study = parse_study(content, "study received")
+    if study.canonical_json() != text:
+        raise StudyError("the study received is not in canonical form", "Send Study.canonical_json()")
+    return study
+
+
+def load_study(path: Path) -> Study:
+    """Read and validate ``path``. A relative ``model.initial`` file is taken from the file's folder."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"study file '{path}' does not exist", "Give the path of a study.toml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"study file '{path}' can't be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"study file '{path}' is not valid TOML: {error}") from None
+    return parse_study(content, str(path))

@@ -1,0 +1,1 @@
+"""Aggregation: one strategy a file, over flat vectors."""

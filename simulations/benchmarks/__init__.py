@@ -1,0 +1,1 @@
+"""Measurements, kept with their commands in docs/benchmarks.md."""

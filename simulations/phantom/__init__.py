@@ -1,0 +1,1 @@
+"""Seeded synthetic spine CT, written as real DICOM."""
