@@ -172,7 +172,8 @@ class Federation(_Frozen):
 
 class Evaluation(_Frozen):
     """``holdout``: share of patients kept out of training; ``split_seed`` names the split;
-    ``every``: rounds between evaluations of the global model (the last is always evaluated)."""
+    ``every``: rounds between evaluations of the global model (the final model is always evaluated);
+    ``score_bins``: bins of the probability histograms."""
 
     holdout: float = Field(default=0.2, gt=0, lt=1, strict=False)
     split_seed: int = Field(default=0, ge=0, le=2**31)
@@ -231,6 +232,10 @@ class Study(_Frozen):
     def total_steps(self) -> int:
         """Training steps a site makes in the whole study."""
         return self.federation.rounds * self.training.local_steps
+
+    def evaluates_in(self, round_: int) -> bool:
+        """Whether sites evaluate the model received in this round (it has ``round_ - 1`` rounds)."""
+        return round_ > 1 and (round_ - 1) % self.evaluation.every == 0
 
 
 def canonical_json(value: Any) -> str:

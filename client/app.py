@@ -1,0 +1,97 @@
+"""The Flower ClientApp of a site: parse, check policy, reserve budget, train or evaluate, release.
+
+Thin by intent: every rule lives in a module of its own. Nothing of an exception but its constant
+code crosses to the coordinator; the text stays on the site's audit log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from client.audit_log import AuditLog
+from client.participation import Answer, participate, readiness
+from client.site import Site, load_site, load_sites
+from common import messages
+from common.errors import FedctError, SiteError
+from common.messages import Hello, Reply, Request
+from common.version import VERSION
+
+SITES_VARIABLE = "FEDCT_SITES"  # simulation: the folder of all site folders
+
+app = ClientApp()
+
+
+@app.query()
+def hello(message: Message, context: Context) -> Message:
+    """Say who this site is and whether it would take part."""
+    site = _site(context)
+    code = ""
+    try:
+        readiness(site, _request(message).parse_study())
+    except Exception as error:
+        code = _record(site, "not-ready", error)
+    answer = Hello(site=site.name, release=VERSION, ready=not code, code=code)
+    return _reply(message, answer, None)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train one round on the site's patients and send the update."""
+    return _take_part(message, context, training=True)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Evaluate the received model on the site's held-out patients."""
+    return _take_part(message, context, training=False)
+
+
+def _take_part(message: Message, context: Context, *, training: bool) -> Message:
+    site = _site(context)
+    digest, round_ = "0" * 64, 1
+    try:
+        request = _request(message)
+        study = request.parse_study()
+        digest, round_ = study.digest, request.round
+        weights = message.content[messages.MODEL][messages.ARRAY].numpy()  # type: ignore[call-overload, index]
+        answer = participate(site, study, request, weights, training=training)
+    except Exception as error:
+        code = _record(site, "refused-or-failed", error, study=digest, round=round_)
+        status = "refused" if isinstance(error, FedctError) and error.exit_code == 6 else "failed"  # noqa: PLR2004
+        answer = Answer(Reply(site=site.name, study_digest=digest, round=round_, status=status, code=code), None)
+    return _reply(message, answer.reply, answer)
+
+
+def _site(context: Context) -> Site:
+    """The site of this node: ``site`` of the node's own settings, or in simulation the n-th folder."""
+    folder = context.node_config.get("site")
+    if isinstance(folder, str):
+        return load_site(Path(folder))
+    root, position = os.environ.get(SITES_VARIABLE), context.node_config.get("partition-id")
+    if root is None or not isinstance(position, int):
+        raise SiteError("the node names no site", "Start the node with --node-config 'site=\"/path/of/site\"'")
+    return load_sites(Path(root))[position]
+
+
+def _request(message: Message) -> Request:
+    return Request.from_config(dict(message.content[messages.CONFIG]))  # type: ignore[arg-type]
+
+
+def _reply(message: Message, answer: Hello | Reply, full: Answer | None) -> Message:
+    content = RecordDict({messages.CONFIG: ConfigRecord(answer.to_config())})
+    if full is not None and full.update is not None:
+        content[messages.UPDATE] = ArrayRecord({messages.ARRAY: Array(full.update)})
+    return Message(content, reply_to=message)
+
+
+def _record(site: Site, kind: str, error: Exception, **details: str | int) -> str:
+    """Write the error to the site's audit log; return the code that may leave."""
+    code = error.code if isinstance(error, FedctError) else "internal-error"
+    with contextlib.suppress(Exception):  # a full disk must not turn a refusal into a leak
+        AuditLog(site.audit_file).append(kind, {"code": code, "error": f"{type(error).__name__}: {error}", **details})
+    return code

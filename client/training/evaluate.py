@@ -1,0 +1,66 @@
+"""Evaluate a model on a site's held-out patients, as mergeable counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from client.training.local import Examples
+from client.training.views import to_input
+from common.metrics import Counts
+from common.study import Study
+
+BATCH = 64
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, examples: Examples, indices: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Class probabilities [n, classes] of these examples (at least one)."""
+    model.eval()
+    parts = [
+        torch.softmax(model(to_input(examples.pixels(indices[i : i + BATCH]))).double(), dim=1).numpy()
+        for i in range(0, len(indices), BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def evaluate(
+    model: nn.Module,
+    examples: Examples,
+    patients: Sequence[NDArray[np.intp]],
+    study: Study,
+    *,
+    patient_weighted: bool = False,
+) -> Counts:
+    """Counts over the held-out ``patients`` (example indices of each).
+
+    Labels above slice level: the mean probability over a patient's views of one label makes one
+    case. Slice labels: each slice is a case. With ``patient_weighted`` every patient's cases weigh
+    one in all, so that a patient changes the counts by at most ``l2_sensitivity`` (for noised release).
+    """
+    classes, bins = len(study.task.classes), study.evaluation.score_bins
+    labels: list[int] = []
+    rows: list[NDArray[np.float64]] = []
+    weights: list[float] = []
+    if not patients:
+        return Counts.zero(classes, bins)
+    everyone = predict(model, examples, np.concatenate(list(patients)))
+    ends = np.cumsum([len(indices) for indices in patients])[:-1]
+    for indices, probabilities in zip(patients, np.split(everyone, ends), strict=True):
+        cases = _cases(probabilities, examples.labels[indices], study.task.label_level == "slice")
+        labels += [label for label, _ in cases]
+        rows += [row for _, row in cases]
+        weights += [1.0 / len(cases) if patient_weighted else 1.0] * len(cases)
+    return Counts.of(np.array(labels), np.stack(rows), bins, weights=np.array(weights))
+
+
+def _cases(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], each_example: bool
+) -> list[tuple[int, NDArray[np.float64]]]:
+    if each_example:
+        return [(int(label), row) for label, row in zip(labels, probabilities, strict=True)]
+    return [(int(label), probabilities[labels == label].mean(axis=0)) for label in np.unique(labels)]

@@ -1,0 +1,94 @@
+"""What a person sees in a terminal: progress, and errors in one line.
+
+In a terminal a bar moves; otherwise plain lines appear, at most one every few seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from common.errors import FedctError, from_os_error
+
+PLAIN_SECONDS = 5.0
+INTERRUPTED = 130
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+@dataclass
+class _Plain:
+    """Prints ``title: done/total`` now and then, and always the last."""
+
+    title: str
+    last: float = field(default_factory=time.monotonic)
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if done >= total or now - self.last >= PLAIN_SECONDS:
+            self.last = now
+            out.print(f"{self.title}: {done}/{total} {note}".rstrip(), markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def stage(title: str) -> Iterator[Callable[..., None]]:
+    """Show the progress of one piece of work; call the value with (done, total, note="")."""
+    if not out.is_terminal:
+        yield _Plain(title)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=out) as progress:
+        task = progress.add_task(title, total=None, note="")
+
+        def update(done: int, total: int, note: str = "") -> None:
+            progress.update(task, completed=done, total=total, note=note)
+
+        yield update
+
+
+def say(text: str) -> None:
+    """One plain line."""
+    out.print(text, markup=False, soft_wrap=True)
+
+
+def run_cli(app: typer.Typer, name: str) -> None:
+    """Run a command; an error of ours is one line and its exit code, the trace only with --debug."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = app(arguments, prog_name=name, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except typer.Abort:
+        code = INTERRUPTED
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        code = _report(error, name)
+    if code == INTERRUPTED:
+        err.print(f"{name}: interrupted; finished parts are kept, run the same command to continue", markup=False)
+    sys.exit(code)
+
+
+def _report(error: Exception, name: str) -> int:
+    if isinstance(error, OSError):
+        error = from_os_error(error)
+    if isinstance(error, FedctError):
+        err.print(f"{name}: {error}", markup=False, soft_wrap=True)
+        return error.exit_code
+    if hasattr(error, "format_message"):  # click's own usage errors
+        err.print(f"{name}: {error.format_message()} (see {name} --help)", markup=False, soft_wrap=True)
+        return 2
+    err.print(f"{name}: unexpected {type(error).__name__}: {error}. Run again with --debug for the trace", markup=False,
+              soft_wrap=True)
+    return 1

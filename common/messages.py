@@ -1,0 +1,111 @@
+"""What travels between coordinator and site: record names, schemas, version.
+
+Plain data only: each message is a flat mapping of strings, integers, floats and byte strings that
+fits a Flower ConfigRecord, beside at most one float32 array. Both sides parse with the same strict
+schema; an unknown key or version is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.errors import RunError
+from common.metrics import Counts
+from common.study import Study, study_from_json
+
+VERSION = 1
+CONFIG = "fedct"  # name of the ConfigRecord
+MODEL = "model"  # name of the ArrayRecord that goes down: all weights
+UPDATE = "update"  # name of the ArrayRecord that comes up: change of the trainable weights
+ARRAY = "flat"  # the one array in either
+
+SITE_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
+CODE = r"^[a-z0-9-]{0,40}$"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    version: Literal[1] = 1
+
+    def to_config(self) -> dict[str, Any]:
+        """The flat mapping that travels."""
+        return self.model_dump()
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Parse what arrived. Raises RunError (code only, no content echoed) when it does not fit."""
+        try:
+            return cls.model_validate(dict(config))
+        except ValidationError as error:
+            keys = sorted({str(item["loc"][0]) for item in error.errors() if item["loc"]})
+            raise RunError(f"a {cls.__name__} message does not fit version {VERSION}: {', '.join(keys) or 'content'}") from None
+
+
+class Request(_Message):
+    """From the coordinator: train or evaluate this model for this study and round.
+
+    ``round`` counts from 1; an evaluation of the final model carries the last round.
+    ``evaluate``: report counts of the received model with the update.
+    """
+
+    study: str = Field(max_length=1_000_000)
+    round: int = Field(ge=1)
+    seed: int = Field(ge=0, le=2**62)
+    evaluate: bool = True
+
+    def parse_study(self) -> Study:
+        """The study carried, validated and in canonical form."""
+        return study_from_json(self.study)
+
+
+class Hello(_Message):
+    """From a site: who it is, and whether it would take part in this study."""
+
+    site: str = Field(pattern=SITE_NAME)
+    release: str = Field(max_length=40)
+    ready: bool
+    code: str = Field(default="", pattern=CODE)
+
+
+class Reply(_Message):
+    """From a site after training or evaluating.
+
+    ``status`` and ``code`` are constants, never text from data. ``counts``: the released vector of
+    ``Counts`` as little-endian float64 bytes, empty when withheld; ``counts_std``: standard
+    deviation of the noise on each entry. ``epsilon``: privacy of this study charged so far at this
+    site, at the study's delta; a function of public values only. ``seconds`` is not sent: how long a
+    site trained would hint at how many patients it drew.
+    """
+
+    site: str = Field(pattern=SITE_NAME)
+    study_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    round: int = Field(ge=1)
+    status: Literal["ok", "refused", "failed"]
+    code: str = Field(default="", pattern=CODE)
+    evaluation: Literal["none", "withheld", "noised", "exact"] = "none"
+    counts: bytes = Field(default=b"", max_length=8 * 1024 * 1024)
+    counts_std: float = Field(default=0.0, ge=0)
+    epsilon: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _counts_when_released(self) -> Self:
+        if bool(self.counts) != (self.evaluation in ("noised", "exact")):
+            raise ValueError("counts and evaluation disagree")
+        return self
+
+    def parse_counts(self, study: Study) -> Counts | None:
+        """The released counts, or None. Raises RunError when their size is not the study's."""
+        if not self.counts:
+            return None
+        try:
+            vector = np.frombuffer(self.counts, dtype="<f8")
+            if not np.isfinite(vector).all():
+                raise ValueError("not finite")
+            return Counts.from_vector(vector, len(study.task.classes), study.evaluation.score_bins)
+        except ValueError:
+            raise RunError(f"site '{self.site}' sent counts of the wrong size or not finite") from None

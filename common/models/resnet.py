@@ -1,0 +1,89 @@
+"""ResNets that per-example gradients can go through.
+
+torchvision's architecture and parameter names (He et al. 2016), with three changes that
+differential privacy needs: GroupNorm (Wu and He 2018) in place of BatchNorm, which would mix
+examples; no in-place operation, which hooks on activations can't follow; and a first convolution
+for any number of input channels.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from common.study import Study
+
+GROUPS = 32
+HEAD = "fc."
+
+_LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]]
+
+
+class _Basic(BasicBlock):
+    """Basic block without in-place operations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        identity = x if self.downsample is None else self.downsample(x)
+        return self.relu(out + identity)
+
+
+class _Deep(Bottleneck):
+    """Bottleneck block without in-place operations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        identity = x if self.downsample is None else self.downsample(x)
+        return self.relu(out + identity)
+
+
+_LAYERS = {"resnet18": (_Basic, [2, 2, 2, 2]), "resnet34": (_Basic, [3, 4, 6, 3]), "resnet50": (_Deep, [3, 4, 6, 3])}
+
+
+def build_model(study: Study, *, device: str = "cpu") -> ResNet:
+    """The study's network: input [n, channels, size, size] float32, output [n, classes] logits.
+
+    Parameters that the study does not train have ``requires_grad`` off. With ``device="meta"`` no
+    memory is taken and no random number drawn; use ``to_empty`` and ``load_vector`` afterwards.
+    """
+    block, layers = _LAYERS[study.model.name]
+    with torch.device(device):
+        model = ResNet(block, layers, len(study.task.classes), norm_layer=partial(nn.GroupNorm, GROUPS))
+        if study.input.channels != model.conv1.in_channels:
+            model.conv1 = nn.Conv2d(study.input.channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+            if device != "meta":
+                nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    _freeze(model, study.model.trainable)
+    return model
+
+
+def empty_model(study: Study) -> ResNet:
+    """The study's network with uninitialised memory, ready for ``load_vector``."""
+    model = build_model(study, device="meta").to_empty(device="cpu")
+    return model
+
+
+def _freeze(model: nn.Module, trainable: str) -> None:
+    norms = {id(p) for m in model.modules() if isinstance(m, nn.GroupNorm) for p in m.parameters()}
+    for name, parameter in model.named_parameters():
+        head = name.startswith(HEAD)
+        parameter.requires_grad = {
+            "all": True,
+            "norm+head": head or id(parameter) in norms,
+            "head": head,
+        }[trainable]
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    """All weights by torchvision's names; GroupNorm keeps no running statistics."""
+    return {name: value.detach() for name, value in model.named_parameters()}

@@ -1,0 +1,68 @@
+"""The folder of one run at the coordinator, and its event log.
+
+::
+
+    OUT/
+      results.json  report.html  model.safetensors  model-card.md     what the user came for
+      run/study.json          the canonical study
+      run/events.jsonl        one JSON line an event, as it happens: what progress displays follow
+      run/checkpoint.safetensors   the global model after the last complete round
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.files import write_atomic
+from common.study import Study, study_from_json
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and events of a run; ``root`` is OUT."""
+
+    root: Path
+
+    @property
+    def inner(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def events_file(self) -> Path:
+        return self.inner / "events.jsonl"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.inner / "checkpoint.safetensors"
+
+    @property
+    def results_file(self) -> Path:
+        return self.root / "results.json"
+
+    @property
+    def model_file(self) -> Path:
+        return self.root / "model.safetensors"
+
+    @property
+    def card_file(self) -> Path:
+        return self.root / "model-card.md"
+
+    def prepare(self, study: Study) -> None:
+        """Make the folder for a new run; results of an earlier run are removed first."""
+        self.inner.mkdir(parents=True, exist_ok=True)
+        old = (self.results_file, self.model_file, self.card_file, self.root / "report.html")
+        for path in (*old, self.events_file, self.checkpoint_file):
+            path.unlink(missing_ok=True)
+        write_atomic(self.inner / "study.json", study.canonical_json().encode())
+
+    def study(self) -> Study:
+        """The study of this run. Raises StudyError when the file was changed."""
+        return study_from_json((self.inner / "study.json").read_text(encoding="utf-8"))
+
+    def event(self, kind: str, **details: Any) -> None:
+        """Append an event; a reader sees whole lines only."""
+        with self.events_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"event": kind, **details}) + "\n")
