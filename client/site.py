@@ -6,8 +6,8 @@
       site.toml        name, where DICOM and labels lie, and the site's policy
       cohorts/         ingested cohorts, one folder each (client.ingest)
       approved/        one canonical study a file, named by digest: what the site agreed to
-      ledger.sqlite    privacy reserved and spent (client.ledger)
-      audit.log        hash-chained record of every release and refusal (client.audit_log)
+      ledger.sqlite    privacy reserved and spent (client.ledger), with its chain head in ledger.head
+      audit.log        hash-chained record of every release and refusal (client.audit_log), head in audit.head
 
 The limits in ``[policy]`` are the hospital's; nothing that the coordinator sends can change them.
 Their defaults are strict: a key that is left out never permits more.
@@ -48,11 +48,11 @@ class PolicySettings(_Frozen):
     mechanism with ``evaluation_sigma`` times the sensitivity, charged to the ledger), or ``exact``.
     """
 
-    max_epsilon: float = Field(default=8.0, gt=0, le=1000, strict=False)
-    max_delta: float = Field(default=1e-5, gt=0, lt=0.1, strict=False)
+    max_epsilon: float = Field(default=8.0, gt=0, le=1000)
+    max_delta: float = Field(default=1e-5, gt=0, lt=0.1)
     allow_without_privacy: bool = False
     evaluation: Literal["withheld", "noised", "exact"] = "noised"
-    evaluation_sigma: float = Field(default=10.0, gt=0, le=1e6, strict=False)
+    evaluation_sigma: float = Field(default=10.0, ge=0.01, le=1e6)
 
 
 class SiteConfig(_Frozen):
@@ -132,10 +132,14 @@ def load_site(folder: Path) -> Site:
 def load_sites(root: Path) -> list[Site]:
     """All site folders directly under ``root``, by name. Raises SiteError if there is none or a name is used twice."""
     if not root.is_dir():
-        raise SiteError(f"sites folder '{root}' does not exist", "Make one with 'fedct-sim phantom' or 'fedct-sim split'")
+        raise SiteError(
+            f"sites folder '{root}' does not exist", "Make one with 'fedct-sim phantom' or 'fedct-sim split'"
+        )
     sites = [load_site(path.parent) for path in sorted(root.glob("*/site.toml"))]
     if not sites:
-        raise SiteError(f"'{root}' holds no site folder", "Expected folders with a site.toml, as 'fedct-sim split' makes them")
+        raise SiteError(
+            f"'{root}' holds no site folder", "Expected folders with a site.toml, as 'fedct-sim split' makes them"
+        )
     names = [site.name for site in sites]
     for name in names:
         if names.count(name) > 1:
@@ -167,5 +171,5 @@ def _to_toml(config: SiteConfig) -> str:
 
 
 def _scalar(value: str | float | bool) -> str:
-    """A TOML scalar; JSON spells strings, numbers and booleans the same way."""
-    return json.dumps(value)
+    """A TOML scalar. JSON spells them the same way but for two: TOML knows no surrogate pairs, and escapes DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

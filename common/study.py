@@ -182,11 +182,15 @@ class Evaluation(_Frozen):
 
 
 class Study(_Frozen):
-    """A validated study. Build it with ``load_study`` or ``parse_study``."""
+    """A validated study. Build it with ``load_study`` or ``parse_study``.
+
+    ``title`` and ``description`` (where the data come from, in a sentence) head the report.
+    """
 
     format: Literal[1]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     title: str = Field(default="", max_length=200)
+    description: str = Field(default="", max_length=1000)
     task: Task
     input: Input
     model: Model
@@ -279,7 +283,7 @@ def study_from_json(text: str) -> Study:
 
 
 def load_study(path: Path) -> Study:
-    """Read and validate ``path``. A relative ``model.initial`` file is taken from the file's folder."""
+    """Read and validate ``path``. Raises StudyError naming the file, key and value."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

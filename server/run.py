@@ -44,7 +44,7 @@ def run_study(grid: Grid, study: Study, folder: RunFolder, seed: int, *, simulat
     names: Sequence[str] = ()
     final, digest, failure = FinalMetrics(), "", None
     try:
-        model = initial_model(study, seed)
+        model = initial_model(study, seed, folder.initial_file)
         rounds = Rounds(grid, study, model, folder, seed)
         names = rounds.gather()
         for round_ in range(1, study.federation.rounds + 1):
@@ -74,6 +74,7 @@ def run_study(grid: Grid, study: Study, folder: RunFolder, seed: int, *, simulat
         finished=datetime.now(UTC),
         seed=seed,
         simulated=simulated,
+        data=study.description,
         versions=versions(),
         outcome="failed" if failure else "finished",
         reason=str(failure) if failure else "",

@@ -5,6 +5,7 @@
     OUT/
       results.json  report.html  model.safetensors  model-card.md     what the user came for
       run/study.json          the canonical study
+      run/initial.safetensors      the initial weights, when the study names a file
       run/events.jsonl        one JSON line an event, as it happens: what progress displays follow
       run/checkpoint.safetensors   the global model after the last complete round
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.errors import StudyError
 from common.files import write_atomic
 from common.study import Study, study_from_json
 
@@ -39,6 +41,12 @@ class RunFolder:
         return self.inner / "checkpoint.safetensors"
 
     @property
+    def initial_file(self) -> Path | None:
+        """The initial weights of this run; None when the study names no file."""
+        path = self.inner / "initial.safetensors"
+        return path if path.exists() else None
+
+    @property
     def results_file(self) -> Path:
         return self.root / "results.json"
 
@@ -50,13 +58,19 @@ class RunFolder:
     def card_file(self) -> Path:
         return self.root / "model-card.md"
 
-    def prepare(self, study: Study) -> None:
-        """Make the folder for a new run; results of an earlier run are removed first."""
+    def prepare(self, study: Study, base: Path) -> None:
+        """Make the folder for a new run; results of an earlier run are removed first.
+
+        ``base``: the study file's folder, where a relative ``model.initial`` starts. Raises StudyError
+        when that file can't be read.
+        """
         self.inner.mkdir(parents=True, exist_ok=True)
         old = (self.results_file, self.model_file, self.card_file, self.root / "report.html")
-        for path in (*old, self.events_file, self.checkpoint_file):
+        for path in (*old, self.events_file, self.checkpoint_file, self.inner / "initial.safetensors"):
             path.unlink(missing_ok=True)
         write_atomic(self.inner / "study.json", study.canonical_json().encode())
+        if study.model.initial_is_file:
+            write_atomic(self.inner / "initial.safetensors", _read_weights(base / study.model.initial))
 
     def study(self) -> Study:
         """The study of this run. Raises StudyError when the file was changed."""
@@ -66,3 +80,12 @@ class RunFolder:
         """Append an event; a reader sees whole lines only."""
         with self.events_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"event": kind, **details}) + "\n")
+
+
+def _read_weights(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StudyError(
+            f"model.initial = '{path}' can't be read ({error.strerror})", "Give a safetensors file"
+        ) from None

@@ -70,7 +70,7 @@ def run(
     from simulations.federation import run_federation
 
     kinds = [kind for kind in compare.split(",") if kind]
-    results = run_federation(plan, sites, out, seed=seed, kinds=kinds)
+    results = run_federation(plan, sites, out, base=study.parent, seed=seed, kinds=kinds)
     console.print(summary_table(results))
     say(f"Report: {(out / 'report.html').resolve()}")
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -71,16 +72,19 @@ class _Job:
     train_on: tuple[Site, ...]
     test_on: tuple[Site, ...]
     seed: int
+    weights: Path | None
 
 
-def compare(study: Study, sites: Sequence[Site], kinds: Sequence[str], seed: int, progress: Progress) -> dict[str, Comparison]:
+def compare(
+    study: Study, sites: Sequence[Site], kinds: Sequence[str], seed: int, weights: Path | None, progress: Progress
+) -> dict[str, Comparison]:
     """Train and evaluate the comparisons on all cores; keyed by kind."""
     everyone = tuple(sites)
     jobs: dict[str, _Job] = {}
     if "central" in kinds:  # the longest first
-        jobs["central"] = _Job(study, everyone, everyone, seed)
+        jobs["central"] = _Job(study, everyone, everyone, seed, weights)
     if "local" in kinds:
-        jobs |= {f"local:{site.name}": _Job(study, (site,), everyone, seed) for site in sites}
+        jobs |= {f"local:{site.name}": _Job(study, (site,), everyone, seed, weights) for site in sites}
     counts = _run(jobs, progress)
     classes = study.task.classes
     result: dict[str, Comparison] = {}
@@ -139,7 +143,7 @@ def _train(job: _Job) -> dict[str, Counts]:
     plan = plan_for(study)
     if plan is not None:
         plan = dataclasses.replace(plan, denominator=plan.denominator * sites)
-    model = initial_model(study, job.seed)
+    model = initial_model(study, job.seed, job.weights)
     patients = pool.training_patients()
 
     def tick() -> None:

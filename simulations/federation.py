@@ -29,11 +29,11 @@ SILENT_SECONDS = 20.0
 
 
 def run_federation(
-    study: Study, sites_root: Path, out: Path, *, seed: int = 0, kinds: Sequence[str] = ()
+    study: Study, sites_root: Path, out: Path, *, base: Path, seed: int = 0, kinds: Sequence[str] = ()
 ) -> Results:
     """Run ``study`` on the site folders under ``sites_root``; results, report and model go to ``out``.
 
-    ``kinds``: comparisons to add, of ``local`` and ``central``. Cohorts that were ingested before are
+    ``base``: where a relative ``model.initial`` starts. ``kinds``: comparisons to add, of ``local`` and ``central``. Cohorts that were ingested before are
     used again. Raises FedctError; whatever was running has ended by then.
     """
     for kind in kinds:
@@ -49,12 +49,12 @@ def run_federation(
     for site in sites:
         site.approve(study)
     folder = RunFolder(out)
-    folder.prepare(study)
+    folder.prepare(study, base)
     _simulate(study, sites_root, sites, folder, seed)
     results = read_results(folder.results_file)
     if kinds:
         with stage(f"Comparing with {' and '.join(kinds)} training") as progress:
-            comparisons = compare(study, sites, kinds, seed, progress)
+            comparisons = compare(study, sites, kinds, seed, folder.initial_file, progress)
         results = results.model_copy(update={"comparisons": comparisons})
         publish(results, folder)
     return results

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -118,9 +117,8 @@ def superlink(sites: Path, run: RunFolder) -> Iterator[Runtime]:
         _wait_ready(process, port, log)
         yield Runtime(process, home, port, env, log)
     finally:
-        stop_tree(process.pid)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(SETTLE_SECONDS)
+        stop_all(home)
+        process.wait()
         shutil.rmtree(home, ignore_errors=True)
 
 
@@ -139,21 +137,26 @@ def launch(runtime: Runtime, study: Study, seed: int, nodes: int, workers: int) 
         raise RunError(f"Flower did not accept the run: {text[-500:]}", f"See '{runtime.log}'")
 
 
-def stop_tree(pid: int) -> None:
-    """End a process and every descendant: asked first, then killed. Each is ended by its own id."""
-    try:
-        root = psutil.Process(pid)
-        family = [*root.children(recursive=True), root]
-    except psutil.NoSuchProcess:
-        return
+def stop_all(home: Path) -> None:
+    """End every process that carries this run's ``FLWR_HOME``: asked first, then killed, each by its id.
+
+    Ray detaches its servers from their parents, so a process tree alone would miss some.
+    """
+    family = [process for process in psutil.process_iter() if _belongs(process, home)]
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
     _, alive = psutil.wait_procs(family, timeout=SETTLE_SECONDS)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(alive, timeout=SETTLE_SECONDS)
+
+
+def _belongs(process: psutil.Process, home: Path) -> bool:
+    with contextlib.suppress(psutil.Error, OSError):
+        return process.pid != os.getpid() and process.environ().get("FLWR_HOME") == str(home / "flwr")
+    return False
 
 
 def _free_port() -> int:

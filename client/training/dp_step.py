@@ -3,7 +3,7 @@
 The rule (DP-SGD, Abadi et al. 2016, with the patient as the record):
 
 1. the patients drawn contribute K views each; the K gradients are averaged *before* clipping;
-2. each patient's gradient over all trainable parameters is clipped to norm C, in float32;
+2. each patient's gradient over all trainable parameters is clipped to norm C, in float32 at least;
 3. the clipped gradients are summed over all micro-batches, and N(0, (sigma C)^2) is added once;
 4. the sum is divided by the study's public batch size, never by the number drawn;
 5. an empty draw takes the same path: noise alone;
@@ -60,7 +60,7 @@ class PrivateStepper:
 
     def step(self, drawn: Sequence[NDArray[np.intp]]) -> None:
         """One noised step on the patients drawn (possibly none)."""
-        self._optimizer.zero_grad()
+        self._forget()
         starts = range(0, max(1, len(drawn)), self._micro)
         for start in starts:
             self._optimizer.signal_skip_step(do_skip=start != starts[-1])
@@ -72,6 +72,12 @@ class PrivateStepper:
         """Take Opacus's hooks off the model."""
         self._module.to_standard_module()
 
+    def _forget(self) -> None:
+        """Drop what an aborted step left: Opacus keeps ``summed_grad`` after a skipped micro-batch."""
+        self._optimizer._step_skip_queue.clear()  # noqa: SLF001 - no public way to take a signal back
+        self._optimizer._is_last_step_skipped = False  # noqa: SLF001
+        self._optimizer.zero_grad()
+
     def _per_patient_gradients(self, drawn: Sequence[NDArray[np.intp]]) -> None:
         """Leave each patient's mean gradient in ``grad_sample`` [p, ...], zero where not finite."""
         inputs, labels = self._batch(drawn)
@@ -82,7 +88,8 @@ class PrivateStepper:
         parameters = self._optimizer.params
         finite = torch.ones(len(drawn), dtype=torch.bool)
         for p in parameters:
-            p.grad_sample = p.grad_sample.float().reshape(len(drawn), self._views, *p.shape).mean(dim=1)
+            precise = p.grad_sample.to(torch.promote_types(p.dtype, torch.float32))
+            p.grad_sample = precise.reshape(len(drawn), self._views, *p.shape).mean(dim=1)
             finite &= p.grad_sample.isfinite().flatten(1).all(dim=1) if len(drawn) else finite
         if not finite.all():
             for p in parameters:

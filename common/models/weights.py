@@ -56,10 +56,11 @@ def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def initial_model(study: Study, seed: int, folder: Path = Path()) -> nn.Module:
+def initial_model(study: Study, seed: int, weights: Path | None = None) -> nn.Module:
     """The study's network with its initial weights; only the coordinator calls this.
 
-    The head is always drawn from ``seed``. ``folder``: where a relative file path starts.
+    Random weights are drawn from ``seed``, and so is the head unless the file's fits. ``weights``: the
+    file that ``model.initial`` names, by default that path itself.
     Raises StudyError when the weights can't be had or don't fit.
     """
     with torch.random.fork_rng(devices=[]):
@@ -68,7 +69,7 @@ def initial_model(study: Study, seed: int, folder: Path = Path()) -> nn.Module:
     if study.model.initial == "imagenet":
         _load_imagenet(model, study)
     elif study.model.initial_is_file:
-        _load_file(model, study, folder / study.model.initial)
+        _load_file(model, study, weights or Path(study.model.initial))
     return model
 
 

@@ -1,0 +1,144 @@
+"""May this happen here? Pure, numbered checks; whatever is not plainly permitted is refused.
+
+Before a round of training, in this order:
+
+1. the site approved exactly this study, by digest;
+2. a study without privacy needs ``allow_without_privacy``;
+3. the study's epsilon is at most ``max_epsilon``;
+4. the study's delta is at most ``max_delta``;
+5. the round is one of the study's;
+6. the budget for life: ``Ledger.reserve``, which alone knows what is spent.
+
+Each check has an error class with a ``code`` of its own, which may cross to the coordinator.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from client.site import PolicySettings
+from common.errors import PolicyRefusal, UsageError
+from common.privacy.events import Event, Gaussian
+from common.study import Study
+
+_GRID = 2.0**-10  # spacing of noised values, relative to the noise
+
+
+class NotApproved(PolicyRefusal):
+    """Check 1: the site did not approve this study."""
+
+    code = "policy-1-not-approved"
+
+
+class PrivacyRequired(PolicyRefusal):
+    """Check 2: the study has no privacy and the site asks for it."""
+
+    code = "policy-2-privacy-required"
+
+
+class EpsilonTooLarge(PolicyRefusal):
+    """Check 3: the study's epsilon is above the site's."""
+
+    code = "policy-3-epsilon"
+
+
+class DeltaTooLarge(PolicyRefusal):
+    """Check 4: the study's delta is above the site's."""
+
+    code = "policy-4-delta"
+
+
+class RoundOutOfStudy(PolicyRefusal):
+    """Check 5: the study has no such round."""
+
+    code = "policy-5-round"
+
+
+def check_study(study: Study, policy: PolicySettings, *, approved: bool, round_: int) -> None:
+    """Raise the PolicyRefusal of the first of checks 1 to 5 that fails. ``round_`` counts from 1.
+
+    ``approved``: what ``Site.is_approved`` says of this study; anything but True refuses.
+    """
+    if approved is not True:
+        raise NotApproved(
+            f"study '{study.name}' ({study.digest[:12]}) is not approved at this site",
+            "Review the study and approve it",
+        )
+    _check_claim(study, policy)
+    rounds = study.federation.rounds
+    if isinstance(round_, bool) or not isinstance(round_, int) or not 1 <= round_ <= rounds:
+        raise RoundOutOfStudy(f"round {round_!r} of study '{study.name}': expected a whole number in 1..{rounds}")
+
+
+def _check_claim(study: Study, policy: PolicySettings) -> None:
+    """Checks 2 to 4."""
+    privacy = study.privacy
+    if not privacy.on:
+        if policy.allow_without_privacy is not True:
+            raise PrivacyRequired(
+                f"study '{study.name}' has privacy.unit 'off', and policy.allow_without_privacy is false",
+                "Ask for a study with privacy.unit 'patient', or allow it in site.toml",
+            )
+        return
+    if privacy.epsilon is None or not privacy.epsilon <= policy.max_epsilon:
+        raise EpsilonTooLarge(
+            f"study '{study.name}' asks privacy.epsilon {privacy.epsilon}; policy.max_epsilon is {policy.max_epsilon:g}",
+            "Ask for a study with a smaller epsilon",
+        )
+    if privacy.delta is None or not privacy.delta <= policy.max_delta:
+        raise DeltaTooLarge(
+            f"study '{study.name}' asks privacy.delta {privacy.delta}; policy.max_delta is {policy.max_delta:g}",
+            "Ask for a study with a smaller delta",
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationRelease:
+    """What may leave of an evaluation; ``none`` where nothing was evaluated.
+
+    ``counts``: float64, one a count, or None. ``std``: standard deviation of the noise in each count, 0
+    when exact. ``event``: what must be on the ledger *before* the counts leave; None unless noised.
+    """
+
+    mode: Literal["none", "withheld", "noised", "exact"]
+    counts: NDArray[np.float64] | None = None
+    std: float = 0.0
+    event: Event | None = None
+
+
+def evaluation_event(policy: PolicySettings) -> Event | None:
+    """What one evaluation costs under this policy; reserve it before the held-out patients are read."""
+    return Gaussian(policy.evaluation_sigma) if policy.evaluation == "noised" else None
+
+
+def release_evaluation(
+    counts: ArrayLike, sensitivity: float, policy: PolicySettings, generator: np.random.Generator | None = None
+) -> EvaluationRelease:
+    """What may leave of a vector of counts over held-out patients, by the site's policy.
+
+    ``sensitivity``: the most that one patient can change ``counts``, in L2 norm. Noised counts are
+    ``counts`` plus Gaussian noise of standard deviation ``evaluation_sigma * sensitivity``, rounded to a
+    grid a thousand times finer, so that their last bits say nothing (Mironov 2012); they may be negative.
+    The noise is seeded by the operating system; ``generator`` is for tests. Raises UsageError on counts
+    that are not a finite vector, or a sensitivity that is not above 0.
+    """
+    vector = np.array(counts, dtype=np.float64)
+    if vector.ndim != 1 or not np.isfinite(vector).all():
+        raise UsageError(f"counts of shape {vector.shape}: expected a vector of finite numbers")
+    if not (math.isfinite(sensitivity) and sensitivity > 0):
+        raise UsageError(f"sensitivity = {sensitivity!r}: expected a finite number above 0")
+    if policy.evaluation == "exact":
+        return EvaluationRelease("exact", vector)
+    if policy.evaluation == "noised":
+        std = policy.evaluation_sigma * sensitivity
+        source = generator or np.random.Generator(np.random.PCG64DXSM(secrets.randbits(256)))
+        grid = 2.0 ** math.floor(math.log2(std)) * _GRID
+        noised = np.round((vector + source.normal(0.0, std, vector.shape)) / grid) * grid
+        return EvaluationRelease("noised", noised, std, evaluation_event(policy))
+    return EvaluationRelease("withheld")

@@ -1,0 +1,117 @@
+"""``report.html``: one self-contained page about a run.
+
+The page loads nothing: styles and figures are in it, it has no script, and its content security
+policy forbids the rest. All text is escaped, names of sites and classes included.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from common.files import write_atomic
+from server.report import figures, story, svg, words
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from server.results import Estimate, Metrics, Results
+
+SHARED_FIELDS = (
+    ("Accuracy", "accuracy", True),
+    ("Balanced accuracy", "balanced_accuracy", True),
+    ("Mean F1", "macro_f1", False),
+    ("Mean AUROC", "macro_auroc", False),
+    ("Log loss", "log_loss", False),
+)
+CLASS_FIELDS = (
+    ("Sensitivity", "sensitivity", True),
+    ("Specificity", "specificity", True),
+    ("PPV", "ppv", True),
+    ("NPV", "npv", True),
+    ("F1", "f1", False),
+    ("AUROC", "auroc", False),
+)
+
+
+def render_report(results: Results, out: Path) -> Path:
+    """Write the page to the file ``out``, whole or not at all, and return it. OSError passes through."""
+    write_atomic(out, page(results).encode(), mode=0o644)
+    return out
+
+
+def page(results: Results) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("server.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(words=words, value=words.value, interval=words.interval, basis=words.basis)
+    pooled = results.final.pooled
+    return environment.get_template("report.html.j2").render(
+        results=results,
+        title=words.title(results),
+        warning=story.outcome(results),
+        summary=story.summary(results),
+        key_figures=story.key_figures(results),
+        facts=words.study_facts(results),
+        missed=story.missed(results),
+        privacy=story.privacy(results),
+        left_hospital=story.left_hospital(results),
+        limits=story.limits(results),
+        figures={name: Markup(text) for name, text in _figures(results).items()},  # noqa: S704 - made by svg.to_svg
+        models=[(key, label) for key, label, _ in figures.MODELS if key == "federated" or key in results.comparisons],
+        rows=_hospital_rows(results),
+        overall=_overall(results) if pooled else [],
+        shared_fields=SHARED_FIELDS,
+        class_fields=CLASS_FIELDS,
+        traffic=_traffic(results),
+    )
+
+
+def _figures(results: Results) -> dict[str, str]:
+    """The figures that this run has something for, by name."""
+    pooled = results.final.pooled
+    found = {}
+    with svg.style():
+        if pooled is not None and pooled.cases > 0 and pooled.accuracy.note != "noise":
+            found["confusion"] = figures.confusion(pooled)
+        if pooled is not None and (curves := figures.readable_curves(results)):
+            found["roc"] = figures.roc(curves, pooled)
+        if figures.has_curve(results):
+            found["accuracy"] = figures.curve(results, "accuracy", "accuracy", share=True)
+            found["loss"] = figures.curve(results, "log_loss", "log loss", share=False)
+        if pooled is not None or results.comparisons:
+            found["hospitals"] = figures.hospitals(results)
+        if results.privacy.on and results.sites:
+            found["privacy"] = figures.privacy(results)
+        if results.rounds and results.sites:
+            found["participation"] = figures.participation(results)
+    return found
+
+
+def _overall(results: Results) -> list[tuple[str, Metrics]]:
+    """Models measured on everybody's held-out patients, by name."""
+    found = [("trained together (federated)", results.final.pooled)]
+    if "central" in results.comparisons:
+        found.append(("all data in one place (central)", results.comparisons["central"].pooled))
+    return [(name, metrics) for name, metrics in found if metrics is not None]
+
+
+def _hospital_rows(results: Results) -> list[tuple[str, list[Estimate | None]]]:
+    """For each hospital its accuracy by model, in the order of ``figures.MODELS``."""
+    keys = [key for key, _, _ in figures.MODELS if key == "federated" or key in results.comparisons]
+    return [(site.site, [figures.own_accuracy(results, key, site.site) for key in keys]) for site in results.sites]
+
+
+def _traffic(results: Results) -> str:
+    """Bytes moved and time taken, in words."""
+    down = sum(record.bytes_down for record in results.rounds)
+    up = sum(record.bytes_up for record in results.rounds)
+    seconds = (results.finished - results.started).total_seconds()
+    return f"{words.size(down)} to the hospitals, {words.size(up)} from them, in {words.duration(seconds)}"

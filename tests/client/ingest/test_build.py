@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from client.ingest import build, ingest, open_cohort
+from common.errors import DataError, SiteError, StorageError
+
+PLANTED = ("Secretpatient", "1.2.34567.1", "1.2.34567.2", "19770611", "St. Planted Hospital")
+VOXELS = np.linspace(-900, 900, 5 * 40 * 40).reshape(5, 40, 40)
+
+
+@pytest.fixture
+def folder(tmp_path, write_series):
+    """Six patients of 5 slices, with a text file, an MR and a short series among them."""
+    root = tmp_path / "dicom"
+    for number in range(6):
+        write_series(root / f"export {number}", VOXELS, patient_id=f"P{number}")
+    (root / "README").write_text("an export")
+    write_series(root / "mr", VOXELS, patient_id="P0", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
+    write_series(root / "short", VOXELS[:2], patient_id="P1")
+    label(tmp_path, *(f"P{number},{'yes' if number % 2 else 'no'}" for number in range(6)))
+    return root
+
+
+def label(tmp_path, *rows):
+    (tmp_path / "labels.csv").write_text("\n".join(["patient_id,label", *rows]))
+
+
+def left(site) -> list[str]:
+    """What lies in the cohorts folder beside the lock."""
+    return sorted(path.name for path in site.cohorts_dir.iterdir() if path.name != ".lock")
+
+
+def test_every_file_is_accepted_or_skipped_with_a_reason(folder, site, make_study):
+    report = ingest(site, make_study())
+    assert report.skipped == {"not-dicom": 1, "not-ct": 5, "too-few-slices": 2}
+    assert report.files_total == report.files_accepted + sum(report.skipped.values()) == 38
+    assert (report.series, report.patients, report.examples) == (6, 6, 30)
+    assert report.class_counts == {"no": 15, "yes": 15}
+    assert report.skip_examples["not-dicom"] == ("README",)
+    text = "\n".join(report.lines())
+    assert "30 of 38 files used" in text
+    assert "5 left out: not-ct (another kind of object than CT Image Storage); for example mr/" in text
+
+
+def test_file_names_of_any_bytes_are_taken_and_shown_harmlessly(folder, site, make_study):
+    os.rename(folder / "export 1", os.fsencode(folder) + b"/M\xfcller")
+    os.rename(folder / "README", os.fsencode(folder) + b"/\xfc\x1b[2J")
+    report = ingest(site, make_study())
+    assert report.patients == 6
+    assert "example ??[2J" in "\n".join(report.lines())
+    assert ingest(site, make_study()).reused
+
+
+def test_labels_without_data_and_data_without_label_are_counted(folder, site, make_study, tmp_path):
+    label(tmp_path, "P0,yes", "P1,no", "unknown-1,yes", "unknown-2,no")
+    report = ingest(site, make_study())
+    assert report.rows_without_data == 2
+    assert report.skipped["no-label"] == 20
+    assert "2 rows of the label table have no data" in "\n".join(report.lines())
+
+
+def test_progress_counts_every_file_twice_and_never_goes_back(folder, site, make_study):
+    calls = []
+    ingest(site, make_study(), progress=lambda done, total: calls.append((done, total)))
+    assert calls == sorted(calls)
+    assert calls[-1] == (76, 76)
+    assert {total for _, total in calls} == {76}
+
+
+def test_an_unchanged_folder_is_not_read_again(folder, site, make_study, monkeypatch):
+    study = make_study()
+    first = ingest(site, study)
+    monkeypatch.setattr(build, "read_headers", None)
+    again = ingest(site, study)
+    assert again.reused
+    assert not first.reused
+    assert again.counts() == first.counts()
+    assert "reused" in again.lines()[0]
+
+
+@pytest.mark.parametrize("change", ["file added", "file removed", "file touched", "label changed"])
+def test_a_change_of_files_or_labels_is_noticed(folder, site, make_study, tmp_path, change):
+    study = make_study()
+    ingest(site, study)
+    if change == "file added":
+        (folder / "new").write_text("x")
+    elif change == "file removed":
+        shutil.rmtree(folder / "export 3")
+    elif change == "file touched":
+        os.utime(folder / "README", ns=(1, 1))
+    else:
+        label(tmp_path, "P0,yes", "P1,yes", "P2,no")
+    report = ingest(site, study)
+    assert not report.reused
+    assert report.patients == {"file removed": 5, "label changed": 3}.get(change, 6)
+    assert left(site) == [study.cohort_digest[:16]]
+
+
+def test_the_same_files_make_the_same_cohort_byte_for_byte(folder, site, make_study, tmp_path):
+    study = make_study()
+    ingest(site, study)
+    cohort = open_cohort(site, study).folder
+    first = {path.name: path.read_bytes() for path in cohort.iterdir()}
+    shutil.rmtree(cohort)
+    folder.rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").rename(folder)
+    ingest(site, study)
+    assert {path.name: path.read_bytes() for path in cohort.iterdir()} == first
+
+
+def test_studies_of_other_input_lie_side_by_side(folder, site, make_study):
+    studies = [make_study(), make_study(view="sagittal", planes=2, slice_spacing_mm=3)]
+    for study in studies:
+        ingest(site, study)
+    assert left(site) == sorted(study.cohort_digest[:16] for study in studies)
+    sagittal = open_cohort(site, studies[1])
+    assert sagittal.planes.shape == (6 * 4, 1, 32, 32)
+    assert sagittal.examples["planes"][:2].tolist() == [[0, 1, 2], [1, 2, 3]]
+
+
+def test_nothing_of_the_header_is_in_the_store(site, make_study, write_series, tmp_path):
+    tags = {
+        "StudyInstanceUID": PLANTED[1],
+        "SeriesInstanceUID": PLANTED[2],
+        "PatientBirthDate": PLANTED[3],
+        "InstitutionName": PLANTED[4],
+    }
+    uids = write_series(tmp_path / "dicom" / "folder-of-secret", VOXELS, patient_id=PLANTED[0], **tags)
+    label(tmp_path, f"{PLANTED[0]},yes")
+    ingest(site, make_study())
+    secrets = [*PLANTED, *uids, "Planted^Name", "folder-of-secret", str(tmp_path)]
+    files = [path for path in site.cohorts_dir.rglob("*") if path.is_file()]
+    assert len(files) == 5
+    for path in files:
+        content = path.read_bytes()
+        for secret in secrets:
+            assert secret.encode() not in content, path.name
+            assert secret.encode("utf-16-le") not in content, path.name
+
+
+def test_a_slice_with_broken_pixels_costs_its_series_and_no_more(folder, site, make_study):
+    path = min((folder / "export 2").iterdir())
+    path.write_bytes(path.read_bytes()[:-100])
+    report = ingest(site, make_study())
+    assert report.patients == 5
+    assert report.skipped["pixels-unreadable"] == 5
+    assert report.files_total == report.files_accepted + sum(report.skipped.values())
+
+
+def refused(site, study) -> str:
+    with pytest.raises(DataError) as caught:
+        ingest(site, study)
+    assert not site.cohorts_dir.exists() or left(site) == []
+    return str(caught.value)
+
+
+def test_each_thing_that_is_missing_has_its_own_line(folder, site, make_study, tmp_path):
+    study = make_study()
+    label(tmp_path, "Q1,yes")
+    assert "no row of" in refused(site, study)
+    label(tmp_path, "P1,maybe")
+    assert "line 2: label = 'maybe'" in refused(site, study)
+    (tmp_path / "labels.csv").unlink()
+    assert "label table" in refused(site, study)
+    label(tmp_path, "P0,yes")
+    for path in folder.iterdir():
+        if path.name not in {"mr", "short", "README"}:
+            shutil.rmtree(path)
+    assert "no CT series that can be used (files: 5 not-ct, 2 too-few-slices, 1 not-dicom)" in refused(site, study)
+    shutil.rmtree(folder)
+    assert "does not exist" in refused(site, study)
+    folder.mkdir()
+    assert "holds no readable file" in refused(site, study)
+
+
+def test_a_failed_ingest_leaves_the_former_cohort(folder, site, make_study, tmp_path):
+    study = make_study()
+    ingest(site, study)
+    label(tmp_path, "Q,yes")
+    with pytest.raises(DataError):
+        ingest(site, study)
+    assert len(open_cohort(site, study).patients) == 6
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(folder, site, make_study):
+    # A limit on the size of a file fails a write as a full disk does; 256 * 256 * 30 bytes are wanted.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="no space left"):
+            ingest(site, make_study(size=256))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert left(site) == []
+
+
+def test_a_disk_that_fills_at_the_last_flush_is_the_same(folder, site, make_study, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError):
+        ingest(site, make_study())
+    assert left(site) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["client.ingest.build.make_planes", "os.fsync", "client.ingest.store.fsync_folder"])
+def test_killed_at_any_moment_there_is_a_whole_cohort_or_none(folder, site, make_study, moment):
+    study = make_study()
+    code = (
+        "import sys, time, pathlib, importlib\n"
+        "from client.site import Site, SiteConfig\n"
+        "from client.ingest import ingest\n"
+        "from common.study import study_from_json\n"
+        f"name, attribute = {moment!r}.rsplit('.', 1)\n"
+        "def wait(*args):\n"
+        "    print('here', flush=True)\n"
+        "    time.sleep(60)\n"
+        "setattr(importlib.import_module(name), attribute, wait)\n"
+        "config = SiteConfig.model_validate_json(sys.argv[2])\n"
+        "ingest(Site(pathlib.Path(sys.argv[1]), config), study_from_json(sys.argv[3]))\n"
+    )
+    arguments = [str(site.folder), site.config.model_dump_json(), study.canonical_json()]
+    with subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"here\n"
+        with pytest.raises(SiteError, match="another ingest"):
+            ingest(site, study)
+        process.send_signal(signal.SIGKILL)
+    assert [name[:9] for name in left(site)] == [".partial-"]
+    with pytest.raises(DataError, match="has no cohort"):
+        open_cohort(site, study)
+    assert ingest(site, study).patients == 6
+    assert left(site) == [study.cohort_digest[:16]]
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_cohort_as_one(folder, site, make_study, monkeypatch):
+    study = make_study()
+    ingest(site, study, workers=1)
+    cohort = open_cohort(site, study).folder
+    first = {path.name: path.read_bytes() for path in cohort.iterdir()}
+    shutil.rmtree(cohort)
+    monkeypatch.setattr(build, "_MANY_FILES", 1)
+    report = ingest(site, study, workers=2)
+    assert report.patients == 6
+    assert {path.name: path.read_bytes() for path in cohort.iterdir()} == first

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from client.training.evaluate import evaluate
+from client.training.local import learning_rate, train_round
+from common.metrics import accuracy
+from common.models.weights import initial_model, to_vector
+from common.privacy.plan import plan_for
+
+
+def trained(study, examples, seed=0, rounds=1, steps=None):
+    model = initial_model(study, 0)
+    for round_ in range(1, rounds + 1):
+        train_round(
+            model, examples, examples.groups, study, plan_for(study), round_=round_, seed=seed, steps=steps
+        )
+    return model
+
+
+def test_without_privacy_the_seed_fixes_the_result(study_of, examples):
+    study = study_of(privacy={"unit": "off"})
+    one, two = (to_vector(trained(study, examples, seed=4)) for _ in range(2))
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, to_vector(trained(study, examples, seed=5)))
+
+
+def test_with_privacy_two_runs_of_one_seed_differ(study_of, examples):
+    study = study_of()
+    one, two = (to_vector(trained(study, examples, seed=4)) for _ in range(2))
+    assert not np.array_equal(one, two)
+
+
+def test_training_learns_what_can_be_learned(study_of, examples):
+    study = study_of(privacy={"unit": "off"}, training={"optimizer": "adamw", "learning_rate": 1e-3, "batch_patients": 8, "augment": False})
+    model = trained(study, examples, steps=25)
+    assert accuracy(evaluate(model, examples, examples.groups, study)) == 1.0
+
+
+def test_frozen_weights_do_not_move(study_of, examples):
+    study = study_of(model={"trainable": "head"})
+    model = trained(study, examples)
+    start = initial_model(study, 0)
+    for (name, after), (_, before) in zip(model.named_parameters(), start.named_parameters(), strict=True):
+        assert np.array_equal(after.detach(), before.detach()) is not name.startswith("fc."), name
+
+
+def test_the_cosine_falls_from_the_rate_towards_zero(study_of):
+    study = study_of(training={"schedule": "cosine"}, federation={"rounds": 10})
+    rates = [learning_rate(study, r) for r in range(1, 11)]
+    assert rates[0] == 0.05
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 0.003
+    assert learning_rate(study_of(), 2) == 0.05
+
+
+def test_a_site_without_training_patients_is_named(study_of, examples):
+    study = study_of()
+    with pytest.raises(ValueError, match="no training patients"):
+        train_round(initial_model(study, 0), examples, [], study, plan_for(study), round_=1, seed=0)
+
+
+def test_views_of_a_patient_are_averaged_into_one_case(study_of, examples):
+    study = study_of()
+    model = initial_model(study, 0)
+    counts = evaluate(model, examples, examples.groups, study)
+    assert counts.confusion.sum() == examples.patients
+
+
+def test_slices_are_cases_of_their_own_unless_a_patient_may_count_once(study_of, examples):
+    study = study_of(task={"label_level": "slice"})
+    model = initial_model(study, 0)
+    assert evaluate(model, examples, examples.groups, study).confusion.sum() == len(examples.labels)
+    weighted = evaluate(model, examples, examples.groups, study, patient_weighted=True)
+    assert weighted.confusion.sum() == pytest.approx(examples.patients)
+
+
+def test_nobody_held_out_gives_zero_counts(study_of, examples):
+    study = study_of()
+    assert evaluate(initial_model(study, 0), examples, [], study).confusion.sum() == 0

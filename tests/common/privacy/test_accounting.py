@@ -1,0 +1,214 @@
+"""Epsilon against closed forms, published figures and other accountants."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+import dp_accounting
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from common.errors import UsageError
+from common.privacy.accounting import epsilon, epsilon_rdp, noise_multiplier
+from common.privacy.events import Gaussian, SubsampledGaussian
+
+MNIST = [SubsampledGaussian(1.1, 256 / 60_000, 14_062)]  # the DP-SGD tutorials' example: 60 epochs, batch 256
+ABADI = [SubsampledGaussian(4.0, 0.01, 10_000)]  # Abadi et al. 2016, section 3.2
+
+
+def one_step_delta(eps: float, sigma: float, q: float) -> float:
+    """Delta of one Poisson-sampled Gaussian step, by integrating the likelihood ratio; the worse direction.
+
+    P = (1 - q) N(0, sigma^2) + q N(1, sigma^2), Q = N(0, sigma^2); the ratio P/Q rises in x.
+    """
+
+    def cut(ratio: float) -> float:
+        return sigma**2 * math.log((ratio - (1 - q)) / q) + 0.5 if ratio > 1 - q else -math.inf
+
+    def mix(x: float, *, upper: bool) -> float:
+        tail = norm.sf if upper else norm.cdf
+        return float((1 - q) * tail(x / sigma) + q * tail((x - 1) / sigma))
+
+    above, below = cut(math.exp(eps)), cut(math.exp(-eps))
+    remove = mix(above, upper=True) - math.exp(eps) * norm.sf(above / sigma)
+    add = norm.cdf(below / sigma) - math.exp(eps) * mix(below, upper=False) if math.isfinite(below) else 0.0
+    return max(remove, add)
+
+
+def test_no_events_cost_nothing():
+    assert epsilon([], 1e-5) == 0.0
+    assert epsilon_rdp([], 1e-5) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("sigma", "q", "delta"),
+    [(1.0, 0.01, 1e-5), (0.6, 0.1, 1e-3), (2.0, 0.5, 1e-5), (0.4, 0.05, 1e-3), (5.0, 0.9, 1e-6)],
+)
+def test_one_sampled_step_costs_what_its_closed_form_says(sigma, q, delta):
+    exact = brentq(lambda eps: one_step_delta(eps, sigma, q) - delta, 1e-9, 60, xtol=1e-10)
+    assert exact <= epsilon([SubsampledGaussian(sigma, q, 1)], delta) <= exact * 1.001
+
+
+def test_full_batch_noise_is_the_analytic_gaussian():
+    assert noise_multiplier(1.0, 1e-5, 1.0, 1) == pytest.approx(3.7306, abs=1e-3)  # Balle and Wang 2018's code
+
+
+@pytest.mark.parametrize(("mu", "delta"), [(0.5, 1e-5), (1.0, 1e-3), (3.0, 1e-6)])
+def test_a_full_batch_is_charged_as_a_plain_gaussian(mu, delta):
+    eps = epsilon([SubsampledGaussian(10 / mu, 1.0, 100)], delta)
+    # Theorem 8 of Balle and Wang 2018.
+    assert norm.cdf(mu / 2 - eps / mu) - math.exp(eps) * norm.cdf(-mu / 2 - eps / mu) == pytest.approx(delta, rel=1e-6)
+    assert epsilon([Gaussian(10 / mu, 100)], delta) == eps
+
+
+def test_the_moments_accountant_of_2016_is_matched_and_tightened():
+    assert epsilon_rdp(ABADI, 1e-5) <= 1.26  # the published figure; its conversion to epsilon was looser
+    assert epsilon(ABADI, 1e-5) == pytest.approx(0.947, abs=0.005)
+    old_conversion = min(_rdp_of(ABADI[0], order) + math.log(1e5) / (order - 1) for order in range(2, 33))
+    assert old_conversion == pytest.approx(1.26, abs=0.01)
+
+
+def test_the_tutorial_run_costs_about_three_by_its_own_conversion_and_less_by_ours():
+    old_conversion = min(_rdp_of(MNIST[0], order) + math.log(1e5) / (order - 1) for order in range(2, 33))
+    assert old_conversion == pytest.approx(3.01, abs=0.02)
+    assert epsilon_rdp(MNIST, 1e-5) == pytest.approx(2.60, abs=0.01)
+    assert epsilon(MNIST, 1e-5) == pytest.approx(2.38, abs=0.01)
+
+
+def _rdp_of(event: SubsampledGaussian, order: int) -> float:
+    """Renyi divergence of whole order by the binomial sum (Mironov, Talwar and Zhang 2019, eq. 4)."""
+    q, sigma = event.q, event.sigma
+    terms = (
+        math.comb(order, k) * (1 - q) ** (order - k) * q**k * math.exp(k * (k - 1) / (2 * sigma**2))
+        for k in range(order + 1)
+    )
+    return event.steps * math.log(math.fsum(terms)) / (order - 1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # other projects' imports
+@pytest.mark.parametrize(("sigma", "q", "steps", "delta"), [(1.1, 0.01, 1000, 1e-5), (1.0, 0.1, 200, 1e-3)])
+def test_the_prv_accountant_agrees_within_two_hundredths(sigma, q, steps, delta):
+    from opacus.accountants import PRVAccountant
+
+    other = PRVAccountant()
+    other.history = [(sigma, q, steps)]
+    theirs = other.get_epsilon(delta, eps_error=0.01)
+    assert epsilon([SubsampledGaussian(sigma, q, steps)], delta) == pytest.approx(theirs, abs=0.02)
+
+
+SETTINGS = st.tuples(st.floats(0.5, 20), st.floats(0.001, 1), st.integers(1, 300), st.sampled_from([1e-3, 1e-5, 1e-8]))
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None)
+@given(SETTINGS)
+def test_pld_is_never_above_rdp(case):
+    sigma, q, steps, delta = case
+    events = [SubsampledGaussian(sigma, q, steps)]
+    assert epsilon(events, delta) <= epsilon_rdp(events, delta) * 1.001 + 1e-6
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None)
+@given(SETTINGS)
+def test_more_steps_or_a_higher_rate_or_less_noise_never_cost_less(case):
+    sigma, q, steps, delta = case
+    base = epsilon([SubsampledGaussian(sigma, q, steps)], delta) * (1 - 1e-3) - 1e-6
+    assert base <= epsilon([SubsampledGaussian(sigma, q, 2 * steps)], delta)
+    assert base <= epsilon([SubsampledGaussian(sigma, min(1.0, 1.5 * q), steps)], delta)
+    assert base <= epsilon([SubsampledGaussian(sigma / 1.5, q, steps)], delta)
+
+
+@settings(max_examples=10, deadline=None)
+@given(SETTINGS)
+def test_adding_a_release_never_costs_less_and_order_never_counts(case):
+    sigma, q, steps, delta = case
+    training, counts = SubsampledGaussian(sigma, q, steps), Gaussian(4.0)
+    together = epsilon([training, counts], delta)
+    assert together == epsilon([counts, training], delta)
+    assert together >= epsilon([training], delta) * (1 - 1e-3) - 1e-6
+    assert together >= epsilon([counts], delta) * (1 - 1e-3) - 1e-6
+
+
+def test_segments_of_one_mechanism_cost_the_same_in_one_piece_or_many():
+    pieces = [SubsampledGaussian(1.0, 0.1, 10)] * 20
+    assert epsilon(pieces, 1e-3) == epsilon([SubsampledGaussian(1.0, 0.1, 200)], 1e-3)
+
+
+def test_ten_thousand_steps_cost_under_a_second():
+    epsilon([SubsampledGaussian(1.0, 0.1, 1)], 1e-5)  # first call loads lookup tables
+    start = time.process_time()
+    epsilon([SubsampledGaussian(0.8123, 0.01, 5_000)] * 2, 1e-5)
+    assert time.process_time() - start < 1
+
+
+def test_a_delta_below_the_grid_falls_back_to_rdp():
+    assert epsilon(MNIST, 1e-17) == epsilon_rdp(MNIST, 1e-17)
+    assert math.isfinite(epsilon(MNIST, 1e-17))
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [SubsampledGaussian(0.01, 0.5, 1000)],
+        [SubsampledGaussian(0.05, 0.001, 10), Gaussian(0.02, 100)],
+        [Gaussian(0.01, 10_000_000)],
+    ],
+)
+def test_hardly_any_noise_is_charged_far_above_every_budget_and_soon(events):
+    start = time.process_time()
+    assert epsilon(events, 1e-5) > 1000
+    assert time.process_time() - start < 2
+
+
+def test_a_series_that_does_not_converge_is_no_business_of_the_user(caplog):
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        epsilon_rdp([SubsampledGaussian(1.01, 0.1, 7)], 1e-5)
+    assert not caplog.records
+    assert not logging.getLogger("absl").filters
+
+
+@pytest.mark.parametrize("delta", [0, 1, -1e-5, 1.5, float("nan")])
+def test_a_delta_that_is_no_probability_is_refused(delta):
+    with pytest.raises(UsageError, match="delta"):
+        epsilon([], delta)
+    with pytest.raises(UsageError, match="delta"):
+        noise_multiplier(1.0, delta, 0.1, 10)
+
+
+@pytest.mark.parametrize(
+    ("target", "delta", "q", "steps"),
+    [(8.0, 1e-3, 0.1, 200), (8.0, 1e-5, 0.01, 1000), (1.0, 1e-5, 1.0, 100), (0.5, 1e-6, 0.3, 50), (8.0, 1e-3, 0.5, 1)],
+)
+def test_the_noise_multiplier_is_enough_and_a_thousandth_less_is_not(target, delta, q, steps):
+    sigma = noise_multiplier(target, delta, q, steps)
+    assert epsilon([SubsampledGaussian(sigma, q, steps)], delta) <= target
+    assert epsilon([SubsampledGaussian(sigma * 0.999, q, steps)], delta) > target
+
+
+def test_the_noise_multiplier_agrees_with_the_full_batch_formula():
+    assert noise_multiplier(1.0, 1e-5, 1.0, 400) == pytest.approx(dp_accounting.get_sigma_gaussian(1.0, 1e-5) * 20)
+
+
+def test_the_noise_multiplier_is_solved_once():
+    noise_multiplier(3.0, 1e-4, 0.2, 30)
+    start = time.process_time()
+    noise_multiplier(3.0, 1e-4, 0.2, 30)
+    assert time.process_time() - start < 0.01
+
+
+@pytest.mark.parametrize("target", [0, -1, float("nan"), float("inf"), 101])
+def test_an_impossible_target_is_refused_by_value(target):
+    with pytest.raises(UsageError, match="target epsilon"):
+        noise_multiplier(target, 1e-5, 0.1, 10)
+
+
+def test_a_delta_that_promises_nothing_is_refused():
+    with pytest.raises(UsageError, match="promise nothing"):
+        noise_multiplier(8.0, 0.01, 0.001, 10)

@@ -1,0 +1,141 @@
+"""Small CT series written as DICOM, and sites and studies around them."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from client.site import DataSettings, Site, SiteConfig
+from common.study import Study, parse_study
+
+
+def _slice(hounsfield: np.ndarray, position: np.ndarray, tags: dict[str, Any]) -> FileDataset:
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    values = {
+        "SOPClassUID": CTImageStorage,
+        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
+        "Modality": "CT",
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "PatientName": "Planted^Name",
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 1,
+        "Rows": hounsfield.shape[0],
+        "Columns": hounsfield.shape[1],
+        "RescaleSlope": 1,
+        "RescaleIntercept": -1024,
+        "ImagePositionPatient": [float(f"{value:.6f}") for value in position],
+    }
+    for name, value in (values | tags).items():
+        if value is not None:
+            setattr(dataset, name, value)
+    if "PixelData" not in tags:
+        stored = (hounsfield - float(dataset.RescaleIntercept)) / float(dataset.RescaleSlope)
+        dataset.PixelData = np.rint(stored).astype("<i2").tobytes()
+    return dataset
+
+
+def _write_series(
+    folder: Path,
+    voxels: np.ndarray,
+    affine: np.ndarray | None = None,
+    *,
+    patient_id: str = "P1",
+    seed: int = 0,
+    each: Callable[[int, FileDataset], object] | None = None,
+    **tags: Any,
+) -> list[str]:
+    """Write ``voxels`` [slices, rows, columns] in HU; ``affine`` takes their indices to LPS mm.
+
+    Files get random names and instance numbers. Returns the SOP instance UID of each slice.
+    """
+    affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]], float) if affine is None else affine
+    step, down, across = affine[:3, 0], affine[:3, 1], affine[:3, 2]
+    rows, columns = np.linalg.norm(down), np.linalg.norm(across)
+    orientation = [float(f"{value:.12f}") for value in (*(across / columns), *(down / rows))]
+    common = {
+        "PatientID": patient_id,
+        "StudyInstanceUID": generate_uid(),
+        "SeriesInstanceUID": generate_uid(),
+        "ImageOrientationPatient": orientation,
+        "PixelSpacing": [float(f"{value:.9f}") for value in (rows, columns)],
+    } | tags
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = list(range(len(voxels)))
+    random.Random(seed).shuffle(numbers)
+    uids = []
+    for index, number in enumerate(numbers):
+        dataset = _slice(voxels[index], affine[:3, 3] + index * step, common | {"InstanceNumber": number + 1})
+        if each is not None:
+            each(index, dataset)
+        pydicom.dcmwrite(folder / f"{number:05d}-{patient_id}-{seed}", dataset)
+        uids.append(str(dataset.SOPInstanceUID))
+    return uids
+
+
+@pytest.fixture(scope="session")
+def write_series() -> Callable[..., list[str]]:
+    return _write_series
+
+
+@pytest.fixture(scope="session")
+def make_study() -> Callable[..., Study]:
+    """A study; keywords replace settings of task, input and evaluation."""
+
+    def make(**changes: Any) -> Study:
+        task: dict[str, Any] = {"classes": ["no", "yes"], "label_column": "label"}
+        split: dict[str, Any] = {"holdout": 0.3, "split_seed": 0}
+        image: dict[str, Any] = {"windows": [{"low": -1000, "high": 1000}], "spacing_mm": 2.0, "size": 32}
+        for name, value in changes.items():
+            section = task if name == "classes" or name.startswith("label_") else split if name in split else image
+            section[name] = value
+        return parse_study(
+            {
+                "format": 1,
+                "name": "test",
+                "task": task,
+                "input": image,
+                "model": {},
+                "training": {"learning_rate": 0.1, "local_steps": 1, "batch_patients": 1},
+                "privacy": {"unit": "off"},
+                "federation": {"rounds": 1},
+                "evaluation": split,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A site whose DICOM lies in ``tmp_path / "dicom"`` and whose labels are in ``labels.csv``."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    settings = DataSettings(dicom=str(tmp_path / "dicom"), labels=str(tmp_path / "labels.csv"))
+    return Site(folder, SiteConfig(name="site-1", data=settings))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real CT; tests that need it are skipped where it is absent."""
+    root = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("FEDCT_TEST_DATA", root.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no real CT: set FEDCT_TEST_DATA to its folder")
+    return folder
