@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import Literal
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -17,8 +18,9 @@ from client.audit_log import AuditLog
 from client.participation import Answer, participate, readiness
 from client.site import Site, load_site, load_sites
 from common import messages
-from common.errors import FedctError, SiteError
+from common.errors import DataError, FedctError, PolicyRefusal, SiteError
 from common.messages import Hello, Reply, Request
+from common.models.weights import Vector
 from common.version import VERSION
 
 SITES_VARIABLE = "FEDCT_SITES"  # simulation: the folder of all site folders
@@ -58,11 +60,11 @@ def _take_part(message: Message, context: Context, *, training: bool) -> Message
         request = _request(message)
         study = request.parse_study()
         digest, round_ = study.digest, request.round
-        weights = message.content[messages.MODEL][messages.ARRAY].numpy()  # type: ignore[call-overload, index]
+        weights = _weights(message)
         answer = participate(site, study, request, weights, training=training)
     except Exception as error:
         code = _record(site, "refused-or-failed", error, study=digest, round=round_)
-        status = "refused" if isinstance(error, FedctError) and error.exit_code == 6 else "failed"  # noqa: PLR2004
+        status: Literal["refused", "failed"] = "refused" if isinstance(error, PolicyRefusal) else "failed"
         answer = Answer(Reply(site=site.name, study_digest=digest, round=round_, status=status, code=code), None)
     return _reply(message, answer.reply, answer)
 
@@ -79,7 +81,14 @@ def _site(context: Context) -> Site:
 
 
 def _request(message: Message) -> Request:
-    return Request.from_config(dict(message.content[messages.CONFIG]))  # type: ignore[arg-type]
+    return Request.from_config(dict(message.content[messages.CONFIG]))
+
+
+def _weights(message: Message) -> Vector:
+    record = message.content[messages.MODEL]
+    if not isinstance(record, ArrayRecord):
+        raise DataError("the message received holds no model")
+    return record[messages.ARRAY].numpy()
 
 
 def _reply(message: Message, answer: Hello | Reply, full: Answer | None) -> Message:

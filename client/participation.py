@@ -101,9 +101,7 @@ def _evaluate(site: Site, study: Study, model: nn.Module, cohort: Cohort) -> Eva
 
 def _train(study: Study, request: Request, model: nn.Module, cohort: Cohort, plan: PrivacyPlan | None) -> Vector:
     before = to_vector(model, trainable_only=True)
-    train_round(
-        model, cohort, cohort.training_patients(), study, plan, round_=request.round, seed=request.seed
-    )
+    train_round(model, cohort, cohort.training_patients(), study, plan, round_=request.round, seed=request.seed)
     return to_vector(model, trainable_only=True) - before
 
 
@@ -122,9 +120,7 @@ def _enter(
         ledger.commit(reservation)
         ledger.release(reservation, what)
     else:
-        ledger.release_uncharged(
-            cohort=site.config.cohort, study_digest=study.digest, round_=request.round, what=what
-        )
+        ledger.release_uncharged(cohort=site.config.cohort, study_digest=study.digest, round_=request.round, what=what)
     AuditLog(site.audit_file).append(
         "release",
         {
@@ -137,9 +133,7 @@ def _enter(
     )
 
 
-def _reply(
-    site: Site, study: Study, request: Request, ledger: Ledger, release: EvaluationRelease
-) -> Reply:
+def _reply(site: Site, study: Study, request: Request, ledger: Ledger, release: EvaluationRelease) -> Reply:
     delta = study.privacy.delta
     return Reply(
         site=site.name,

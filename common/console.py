@@ -44,8 +44,13 @@ def stage(title: str) -> Iterator[Callable[..., None]]:
     if not out.is_terminal:
         yield _Plain(title)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=out) as progress:
         task = progress.add_task(title, total=None, note="")
 
@@ -89,6 +94,9 @@ def _report(error: Exception, name: str) -> int:
     if hasattr(error, "format_message"):  # click's own usage errors
         err.print(f"{name}: {error.format_message()} (see {name} --help)", markup=False, soft_wrap=True)
         return 2
-    err.print(f"{name}: unexpected {type(error).__name__}: {error}. Run again with --debug for the trace", markup=False,
-              soft_wrap=True)
+    err.print(
+        f"{name}: unexpected {type(error).__name__}: {error}. Run again with --debug for the trace",
+        markup=False,
+        soft_wrap=True,
+    )
     return 1

@@ -72,7 +72,7 @@ class DataError(FedctError):
     code = "data-unusable"
 
 
-class PolicyRefusal(FedctError):
+class PolicyRefusal(FedctError):  # noqa: N818 - a refusal is a decision, not a fault
     """The site's policy refuses what was asked; no data were touched."""
 
     exit_code = 6

@@ -118,7 +118,8 @@ class Model(_Frozen):
 
 class Training(_Frozen):
     """Local training of one round. ``batch_patients`` is a public number: the patients a step uses
-    without privacy, and the fixed denominator of a step with it."""
+    without privacy, and the fixed denominator of a step with it.
+    """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = Field(gt=0, le=100, strict=False)
@@ -151,7 +152,9 @@ class Privacy(_Frozen):
             missing = ", ".join(n for n in names if n not in given)
             raise ValueError(f"unit 'patient' needs {missing} as well")
         if self.unit == "off" and given:
-            raise ValueError(f"unit 'off' takes no other keys (got {', '.join(given)}); remove them or set unit 'patient'")
+            raise ValueError(
+                f"unit 'off' takes no other keys (got {', '.join(given)}); remove them or set unit 'patient'"
+            )
         return self
 
     @property
@@ -173,7 +176,8 @@ class Federation(_Frozen):
 class Evaluation(_Frozen):
     """``holdout``: share of patients kept out of training; ``split_seed`` names the split;
     ``every``: rounds between evaluations of the global model (the final model is always evaluated);
-    ``score_bins``: bins of the probability histograms."""
+    ``score_bins``: bins of the probability histograms.
+    """
 
     holdout: float = Field(default=0.2, gt=0, lt=1, strict=False)
     split_seed: int = Field(default=0, ge=0, le=2**31)

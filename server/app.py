@@ -30,12 +30,9 @@ def main(grid: Grid, context: Context) -> None:
         raise RunError(f"{RUN_VARIABLE} is not set", "Start the run with fedct-sim or fedct-coordinator")
     folder = RunFolder(Path(root))
     try:
-        study = folder.study()
-        if study.digest != context.run_config["study"]:
-            raise RunError(f"the study in '{folder.inner}' is not the one that was launched")
         run_study(
             grid,
-            study,
+            folder.study(str(context.run_config["study"])),
             folder,
             int(str(context.run_config["seed"])),
             simulated=bool(context.run_config["simulated"]),

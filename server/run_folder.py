@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import StudyError
+from common.errors import RunError, StudyError
 from common.files import write_atomic
 from common.study import Study, study_from_json
 
@@ -72,9 +72,12 @@ class RunFolder:
         if study.model.initial_is_file:
             write_atomic(self.inner / "initial.safetensors", _read_weights(base / study.model.initial))
 
-    def study(self) -> Study:
-        """The study of this run. Raises StudyError when the file was changed."""
-        return study_from_json((self.inner / "study.json").read_text(encoding="utf-8"))
+    def study(self, digest: str) -> Study:
+        """The study of this run. Raises RunError unless it has this digest."""
+        study = study_from_json((self.inner / "study.json").read_text(encoding="utf-8"))
+        if study.digest != digest:
+            raise RunError(f"the study in '{self.inner}' is not the one that was launched")
+        return study
 
     def event(self, kind: str, **details: Any) -> None:
         """Append an event; a reader sees whole lines only."""

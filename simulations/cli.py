@@ -14,7 +14,10 @@ from common.study import load_study
 
 app = typer.Typer(
     help="Simulate a consortium of hospitals on one machine.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 

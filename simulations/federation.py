@@ -77,19 +77,20 @@ def ingest_all(sites: Sequence[Site], study: Study) -> None:
     for site in sites:
         with stage(f"Ingesting {site.name}") as progress:
             report = ingest(site, study, progress)
-        say(f"  {site.name}: {report.patients} patients, {report.examples} examples"
-            + (" (unchanged since the last ingest)" if report.reused else f" in {report.seconds:.0f} s"))
+        say(
+            f"  {site.name}: {report.patients} patients, {report.examples} examples"
+            + (" (unchanged since the last ingest)" if report.reused else f" in {report.seconds:.0f} s")
+        )
         if report.patients == 0:
             raise DataError(f"site '{site.name}' has no patient for this study")
 
 
 def _simulate(study: Study, root: Path, sites: Sequence[Site], folder: RunFolder, seed: int) -> None:
     workers = min(os.cpu_count() or 1, len(sites))
-    with stage("Starting Flower's simulation runtime") as progress:
-        with superlink(root, folder) as runtime:
-            launch(runtime, study, seed, len(sites), workers)
-            progress(1, 1)
-            _follow(study, folder, runtime)
+    with stage("Starting Flower's simulation runtime") as progress, superlink(root, folder) as runtime:
+        launch(runtime, study, seed, len(sites), workers)
+        progress(1, 1)
+        _follow(study, folder, runtime)
 
 
 def _follow(study: Study, folder: RunFolder, runtime: Runtime) -> None:

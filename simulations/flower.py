@@ -106,8 +106,16 @@ def superlink(sites: Path, run: RunFolder) -> Iterator[Runtime]:
     (home / "flwr" / "config.toml").write_text(
         f'[superlink.simulation]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
-    command = ["flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port),
-               "--disable-runtime-dependency-installation"]
+    command = [
+        "flower-superlink",
+        "--insecure",
+        "--simulation",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--disable-runtime-dependency-installation",
+    ]
     log = run.inner / "superlink.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -130,7 +138,12 @@ def launch(runtime: Runtime, study: Study, seed: int, nodes: int, workers: int) 
     )
     done = subprocess.run(
         ["flwr", "run", str(bundle), "simulation", "--federation-config", federation, "--format", "json"],
-        cwd=runtime.home / "cwd", env=runtime.env, capture_output=True, text=True, timeout=120, check=False,
+        cwd=runtime.home / "cwd",
+        env=runtime.env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     if done.returncode != 0 or '"success": true' not in done.stdout:
         text = (done.stdout + done.stderr).strip() or "no output"

@@ -21,8 +21,12 @@ from client.site import PolicySettings, Site, SiteConfig, create_site
 from common.errors import DataError, UsageError
 
 Rows = list[dict[str, str]]
-KEYS = {"patient_id": "PatientID", "study_uid": "StudyInstanceUID", "series_uid": "SeriesInstanceUID",
-        "sop_uid": "SOPInstanceUID"}
+KEYS = {
+    "patient_id": "PatientID",
+    "study_uid": "StudyInstanceUID",
+    "series_uid": "SeriesInstanceUID",
+    "sop_uid": "SOPInstanceUID",
+}
 POLICY = PolicySettings(max_epsilon=10, max_delta=1e-3, allow_without_privacy=True, evaluation="exact")
 
 
@@ -35,7 +39,7 @@ def split(
     alpha: float | None = None,
     label_column: str = "label",
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Site]:
     """Make ``out/site-1`` ... ``site-N`` with a share of the patients each.
 
@@ -49,11 +53,13 @@ def split(
     if out.exists():
         raise UsageError(f"'{out}' exists already", "Choose a new folder, or remove it")
     header, rows = _read_labels(labels)
-    files, patient_of = _scan(dicom, progress)
+    files, patient_of = _scan(dicom, progress or (lambda _done, _total: None))
     table = _rows_by_patient(header, rows, patient_of, labels)
     patients = sorted(set(files) & set(table))
     if not patients:
-        raise DataError(f"no patient of '{labels}' has a DICOM file under '{dicom}'", "Check the id column of the table")
+        raise DataError(
+            f"no patient of '{labels}' has a DICOM file under '{dicom}'", "Check the id column of the table"
+        )
     if len(patients) < sites:
         raise UsageError(f"--sites {sites}: there are only {len(patients)} patients")
     rng = np.random.default_rng(seed)
@@ -144,7 +150,12 @@ def _skewed(label_of: dict[str, str], sites: int, alpha: float, rng: np.random.G
 
 
 def _write_site(
-    folder: Path, name: str, patients: list[str], files: dict[str, list[Path]], table: dict[str, Rows], header: list[str]
+    folder: Path,
+    name: str,
+    patients: list[str],
+    files: dict[str, list[Path]],
+    table: dict[str, Rows],
+    header: list[str],
 ) -> None:
     create_site(folder, _config(name))
     for number, patient in enumerate(patients):

@@ -84,7 +84,7 @@ class PrivateStepper:
         loss = F.cross_entropy(self._module(inputs), labels, reduction="sum")
         with warnings.catch_warnings():  # the first layer's input needs no gradient, and torch says so each time
             warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
-            loss.backward()
+            torch.autograd.backward(loss)
         parameters = self._optimizer.params
         finite = torch.ones(len(drawn), dtype=torch.bool)
         for p in parameters:

@@ -22,7 +22,9 @@ from common.study import Study
 class Examples(Protocol):
     """What training needs of a cohort."""
 
-    labels: NDArray[np.int64]
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class index of every example."""
 
     def pixels(self, indices: NDArray[np.intp]) -> NDArray[np.uint8]:
         """uint8 [n, channels, size, size] of these examples."""
@@ -100,5 +102,5 @@ def make_optimizer(model: nn.Module, study: Study, round_: int) -> torch.optim.O
 def _plain_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor]) -> None:
     inputs, labels = batch
     optimizer.zero_grad(set_to_none=True)
-    F.cross_entropy(model(inputs), labels).backward()
+    torch.autograd.backward(F.cross_entropy(model(inputs), labels))
     optimizer.step()

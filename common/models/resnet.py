@@ -23,17 +23,18 @@ HEAD = "fc."
 _LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]]
 
 
-class _Basic(BasicBlock):
+class _Basic(BasicBlock):  # type: ignore[misc] # torchvision is untyped
     """Basic block without in-place operations."""
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         identity = x if self.downsample is None else self.downsample(x)
-        return self.relu(out + identity)
+        total: Tensor = self.relu(out + identity)
+        return total
 
 
-class _Deep(Bottleneck):
+class _Deep(Bottleneck):  # type: ignore[misc] # torchvision is untyped
     """Bottleneck block without in-place operations."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,13 +42,14 @@ class _Deep(Bottleneck):
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         identity = x if self.downsample is None else self.downsample(x)
-        return self.relu(out + identity)
+        total: Tensor = self.relu(out + identity)
+        return total
 
 
 _LAYERS = {"resnet18": (_Basic, [2, 2, 2, 2]), "resnet34": (_Basic, [3, 4, 6, 3]), "resnet50": (_Deep, [3, 4, 6, 3])}
 
 
-def build_model(study: Study, *, device: str = "cpu") -> ResNet:
+def build_model(study: Study, *, device: str = "cpu") -> nn.Module:
     """The study's network: input [n, channels, size, size] float32, output [n, classes] logits.
 
     Parameters that the study does not train have ``requires_grad`` off. With ``device="meta"`` no
@@ -64,13 +66,13 @@ def build_model(study: Study, *, device: str = "cpu") -> ResNet:
         if isinstance(module, nn.ReLU):
             module.inplace = False
     _freeze(model, study.model.trainable)
-    return model
+    network: nn.Module = model
+    return network
 
 
-def empty_model(study: Study) -> ResNet:
+def empty_model(study: Study) -> nn.Module:
     """The study's network with uninitialised memory, ready for ``load_vector``."""
-    model = build_model(study, device="meta").to_empty(device="cpu")
-    return model
+    return build_model(study, device="meta").to_empty(device="cpu")
 
 
 def _freeze(model: nn.Module, trainable: str) -> None:

@@ -89,10 +89,14 @@ def _load_file(model: nn.Module, study: Study, path: Path) -> None:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise StudyError(f"model.initial = '{path}' can't be read ({error.strerror})", "Give a safetensors file") from None
+        raise StudyError(
+            f"model.initial = '{path}' can't be read ({error.strerror})", "Give a safetensors file"
+        ) from None
     digest = hashlib.sha256(data).hexdigest()
     if study.model.initial_sha256 and digest != study.model.initial_sha256:
-        raise StudyError(f"model.initial = '{path}' has SHA-256 {digest}; the study expects {study.model.initial_sha256}")
+        raise StudyError(
+            f"model.initial = '{path}' has SHA-256 {digest}; the study expects {study.model.initial_sha256}"
+        )
     try:
         source = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
@@ -116,4 +120,6 @@ def _copy(model: nn.Module, source: dict[str, torch.Tensor], where: str) -> None
             parameter.copy_(value)
             taken += 1
     if taken == 0:
-        raise StudyError(f"model.initial = '{where}' holds no weights of this network", "Use torchvision's parameter names")
+        raise StudyError(
+            f"model.initial = '{where}' holds no weights of this network", "Use torchvision's parameter names"
+        )

@@ -15,6 +15,7 @@ BETA1, BETA2, TAU = np.float32(0.9), np.float32(0.99), np.float32(1e-3)
 
 def apply(mean_update: Vector, state: State, learning_rate: float) -> tuple[Vector, State]:
     """The step of the global model and the new moments."""
-    first = BETA1 * state.get("first", np.float32(0)) + (1 - BETA1) * mean_update
-    second = BETA2 * state.get("second", np.float32(TAU**2)) + (1 - BETA2) * mean_update**2
-    return np.float32(learning_rate) * first / (np.sqrt(second) + TAU), {"first": first, "second": second}
+    first = BETA1 * state.get("first", np.float32(0)) + (np.float32(1) - BETA1) * mean_update
+    second = BETA2 * state.get("second", TAU * TAU) + (np.float32(1) - BETA2) * mean_update**2
+    step = np.float32(learning_rate) * first / (np.sqrt(second) + TAU)
+    return step.astype(np.float32), {"first": first, "second": second}

@@ -11,9 +11,7 @@ from common.privacy.plan import plan_for
 def trained(study, examples, seed=0, rounds=1, steps=None):
     model = initial_model(study, 0)
     for round_ in range(1, rounds + 1):
-        train_round(
-            model, examples, examples.groups, study, plan_for(study), round_=round_, seed=seed, steps=steps
-        )
+        train_round(model, examples, examples.groups, study, plan_for(study), round_=round_, seed=seed, steps=steps)
     return model
 
 
@@ -31,7 +29,10 @@ def test_with_privacy_two_runs_of_one_seed_differ(study_of, examples):
 
 
 def test_training_learns_what_can_be_learned(study_of, examples):
-    study = study_of(privacy={"unit": "off"}, training={"optimizer": "adamw", "learning_rate": 1e-3, "batch_patients": 8, "augment": False})
+    study = study_of(
+        privacy={"unit": "off"},
+        training={"optimizer": "adamw", "learning_rate": 1e-3, "batch_patients": 8, "augment": False},
+    )
     model = trained(study, examples, steps=25)
     assert accuracy(evaluate(model, examples, examples.groups, study)) == 1.0
 

@@ -22,7 +22,9 @@ def study_of(name="resnet18", trainable="all", windows=1):
     )
 
 
-@pytest.mark.parametrize(("name", "reference"), [("resnet18", resnet18), ("resnet34", resnet34), ("resnet50", resnet50)])
+@pytest.mark.parametrize(
+    ("name", "reference"), [("resnet18", resnet18), ("resnet34", resnet34), ("resnet50", resnet50)]
+)
 def test_names_and_shapes_are_torchvisions(name, reference):
     ours = {k: v.shape for k, v in build_model(study_of(name), device="meta").named_parameters()}
     with torch.device("meta"):

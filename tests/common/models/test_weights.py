@@ -114,5 +114,5 @@ def test_without_a_network_imagenet_weights_say_so(tmp_path, monkeypatch):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    with pytest.raises(StudyError, match="can't be downloaded.*safetensors"):
+    with pytest.raises(StudyError, match=r"can't be downloaded.*safetensors"):
         initial_model(study_of(initial="imagenet"), 0)
