@@ -10,7 +10,7 @@ A crash after 2 leaves the charge standing; a repeated round is charged again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
@@ -19,16 +19,16 @@ from client.audit_log import AuditLog
 from client.ingest.cohort import Cohort, open_cohort
 from client.ledger import Ledger
 from client.policy import EvaluationRelease, check_study, evaluation_event, release_evaluation
-from client.site import Site
+from client.site import PolicySettings, Site
 from client.training.evaluate import evaluate
 from client.training.local import train_round
-from common.errors import DataError
+from common.errors import BudgetExceeded, DataError
 from common.messages import Reply, Request
 from common.metrics import l2_sensitivity
 from common.models.resnet import empty_model
 from common.models.weights import Vector, load_vector, to_vector
-from common.privacy.events import Event
-from common.privacy.plan import PrivacyPlan, plan_for, round_events
+from common.privacy.events import Event, Gaussian
+from common.privacy.plan import PrivacyPlan, plan_for, round_events, study_events
 from common.study import Study
 
 
@@ -41,9 +41,33 @@ class Answer:
 
 
 def readiness(site: Site, study: Study) -> None:
-    """Raise what would refuse this study today: policy, or a cohort that is absent or damaged."""
-    check_study(study, site.config.policy, approved=site.is_approved(study), round_=1)
-    open_cohort(site, study)
+    """Raise what would refuse this study today: policy, budget for all its rounds, or the cohort.
+
+    The budget is asked for the whole study, so that it is refused now rather than part-way.
+    """
+    policy = site.config.policy
+    check_study(study, policy, approved=site.is_approved(study), round_=1)
+    whole = whole_study_events(study, policy)
+    if whole:
+        total = Ledger(site.ledger_file).forecast(site.config.cohort, whole, policy.max_delta)
+        if not total <= policy.max_epsilon:
+            raise BudgetExceeded(
+                f"study '{study.name}' would bring cohort '{site.config.cohort}' to epsilon {total:.4g}; "
+                f"policy.max_epsilon is {policy.max_epsilon:g} at delta {policy.max_delta:g}",
+                "Agree on fewer rounds or a smaller epsilon, or raise max_epsilon in site.toml",
+            )
+    cohort = open_cohort(site, study)
+    if not cohort.training_patients():
+        raise DataError(f"the cohort of study '{study.name}' has no training patient", "Add patients")
+
+
+def whole_study_events(study: Study, policy: PolicySettings) -> list[Event]:
+    """All that a study will be charged under this policy: every round, and every noised evaluation."""
+    plan = plan_for(study)
+    events: list[Event] = [*study_events(plan)] if plan else []
+    evaluations = 1 + sum(study.evaluates_in(round_) for round_ in range(1, study.federation.rounds + 1))
+    charge = evaluation_event(policy)
+    return events + ([replace(charge, count=evaluations)] if isinstance(charge, Gaussian) else [])
 
 
 def participate(site: Site, study: Study, request: Request, weights: Vector, *, training: bool) -> Answer:
@@ -52,8 +76,9 @@ def participate(site: Site, study: Study, request: Request, weights: Vector, *, 
     Raises PolicyRefusal or BudgetExceeded before data are touched, DataError when the cohort can't
     be used or the weights don't fit. The reply carries only what the site's policy lets go.
     """
-    policy, plan = site.config.policy, plan_for(study)
+    policy = site.config.policy
     check_study(study, policy, approved=site.is_approved(study), round_=request.round)
+    plan = plan_for(study)
     model = _received(study, weights)
     evaluating = not training or study.evaluates_in(request.round)
     events: list[Event] = [*round_events(plan)] if training and plan else []

@@ -57,8 +57,8 @@ class Task(_Frozen):
 class Window(_Frozen):
     """A Hounsfield window: ``low`` HU becomes 0, ``high`` HU becomes 1, clipped outside."""
 
-    low: float = Field(ge=-2000, le=10000, strict=False)
-    high: float = Field(ge=-2000, le=10000, strict=False)
+    low: float = Field(ge=-2000, le=10000)
+    high: float = Field(ge=-2000, le=10000)
 
     @model_validator(mode="after")
     def _ordered(self) -> Window:
@@ -79,8 +79,8 @@ class Input(_Frozen):
     modality: Literal["CT"] = "CT"
     windows: tuple[Window, ...] = Field(min_length=1, max_length=4, strict=False)
     view: Literal["axial", "sagittal", "coronal"] = "axial"
-    spacing_mm: float = Field(gt=0, le=20, strict=False)
-    slice_spacing_mm: float = Field(default=0.0, ge=0, le=50, strict=False)
+    spacing_mm: float = Field(gt=0, le=20)
+    slice_spacing_mm: float = Field(default=0.0, ge=0, le=50)
     planes: int = Field(default=0, ge=0, le=4096)
     size: int = Field(ge=32, le=512)
 
@@ -122,10 +122,10 @@ class Training(_Frozen):
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = Field(gt=0, le=100, strict=False)
+    learning_rate: float = Field(gt=0, le=100)
     schedule: Literal["constant", "cosine"] = "constant"
-    momentum: float = Field(default=0.0, ge=0, lt=1, strict=False)
-    weight_decay: float = Field(default=0.0, ge=0, le=1, strict=False)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
     local_steps: int = Field(ge=1, le=100_000)
     batch_patients: int = Field(ge=1, le=100_000)
     views_per_patient: int = Field(default=1, ge=1, le=64)
@@ -139,10 +139,10 @@ class Privacy(_Frozen):
     """
 
     unit: Literal["patient", "off"]
-    epsilon: float | None = Field(default=None, gt=0, le=100, strict=False)
-    delta: float | None = Field(default=None, gt=0, lt=0.1, strict=False)
-    clip: float | None = Field(default=None, gt=0, le=1000, strict=False)
-    sampling_rate: float | None = Field(default=None, gt=0, le=1, strict=False)
+    epsilon: float | None = Field(default=None, gt=0, le=100)
+    delta: float | None = Field(default=None, gt=0, lt=0.1)
+    clip: float | None = Field(default=None, gt=0, le=1000)
+    sampling_rate: float | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _complete(self) -> Privacy:
@@ -168,9 +168,9 @@ class Federation(_Frozen):
 
     rounds: int = Field(ge=1, le=10_000)
     strategy: Literal["fedavg", "fedavgm", "fedadam"] = "fedavg"
-    server_learning_rate: float = Field(default=1.0, gt=0, le=100, strict=False)
+    server_learning_rate: float = Field(default=1.0, gt=0, le=100)
     minimum_sites: int = Field(default=2, ge=1, le=10_000)
-    deadline_minutes: float = Field(default=60.0, gt=0, le=60 * 24 * 14, strict=False)
+    deadline_minutes: float = Field(default=60.0, gt=0, le=60 * 24 * 14)
 
 
 class Evaluation(_Frozen):
@@ -179,7 +179,7 @@ class Evaluation(_Frozen):
     ``score_bins``: bins of the probability histograms.
     """
 
-    holdout: float = Field(default=0.2, gt=0, lt=1, strict=False)
+    holdout: float = Field(default=0.2, gt=0, lt=1)
     split_seed: int = Field(default=0, ge=0, le=2**31)
     every: int = Field(default=1, ge=1, le=10_000)
     score_bins: int = Field(default=64, ge=8, le=1024)

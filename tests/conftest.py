@@ -14,7 +14,7 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from client.site import DataSettings, Site, SiteConfig
+from client.site import DataSettings, PolicySettings, Site, SiteConfig, create_site
 from common.study import Study, parse_study
 
 
@@ -139,3 +139,59 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real CT: set FEDCT_TEST_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_study() -> Callable[..., Study]:
+    """A study of seconds; each keyword replaces keys of that section."""
+
+    def make(**sections: dict[str, Any]) -> Study:
+        content: dict[str, Any] = {
+            "format": 1,
+            "name": "small",
+            "task": {"classes": ["dark", "bright"]},
+            "input": {
+                "windows": [{"low": -1000, "high": 1000}],
+                "view": "sagittal",
+                "spacing_mm": 2.0,
+                "slice_spacing_mm": 2.0,
+                "planes": 1,
+                "size": 32,
+            },
+            "model": {},
+            "training": {"learning_rate": 0.05, "local_steps": 1, "batch_patients": 2},
+            "privacy": {"unit": "patient", "epsilon": 8.0, "delta": 1e-3, "clip": 1.0, "sampling_rate": 0.5},
+            "federation": {"rounds": 2, "deadline_minutes": 5.0},
+            "evaluation": {"holdout": 0.4},
+        }
+        for name, values in sections.items():
+            off = values.get("unit") == "off"
+            content[name] = values if off else {**content.get(name, {}), **values}
+        return parse_study(content)
+
+    return make
+
+
+@pytest.fixture
+def make_sites(tmp_path: Path, write_series: Callable[..., list[str]]) -> Callable[..., Path]:
+    """Write ``sites`` simulated site folders of ``patients`` tiny CT series each; returns their folder."""
+
+    def make(sites: int = 2, patients: int = 5, **policy: Any) -> Path:
+        root = tmp_path / "sites"
+        rng = np.random.default_rng(0)
+        allowed = {"max_epsilon": 100.0, "max_delta": 1e-3, "allow_without_privacy": True, "evaluation": "exact"}
+        for number in range(1, sites + 1):
+            config = SiteConfig(name=f"site-{number}", simulated=True, policy=PolicySettings(**{**allowed, **policy}))
+            folder = create_site(root / config.name, config).folder
+            rows = ["patient_id,label"]
+            for index in range(patients):
+                bright = index % 2
+                voxels = rng.integers(-1000, -800, (8, 16, 16)).astype(float)
+                voxels[2:6, 5:11, 5:11] += 1200 * bright
+                patient = f"S{number}P{index}"
+                write_series(folder / "dicom" / patient, voxels, patient_id=patient, seed=index)
+                rows.append(f"{patient},{'bright' if bright else 'dark'}")
+            (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+        return root
+
+    return make

@@ -1,1 +1,24 @@
-"""The command fedct-site."""
+"""The command fedct-site: one subcommand a file."""
+
+from __future__ import annotations
+
+import typer
+
+from client.cli.ingest import ingest
+from client.cli.ledger import ledger
+from common.console import run_cli
+
+app = typer.Typer(
+    help="One hospital: its data, its policy, its privacy budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(ingest)
+app.command()(ledger)
+
+
+def main() -> None:
+    """Entry point of fedct-site."""
+    run_cli(app, "fedct-site")

@@ -188,7 +188,7 @@ def _draw_shape(
 def _draw_osteophytes(wear: float, rng: np.random.Generator) -> tuple[Spot, ...]:
     """Spurs on the rim, mostly in front and at the sides of worn spines."""
     found = []
-    for _ in range(rng.poisson(0.25 + 1.5 * wear)):
+    for _ in range(rng.poisson(0.15 + 1.0 * wear)):
         angle = math.radians(float(rng.normal(-90, 55)))
         found.append(
             Spot(math.cos(angle), math.sin(angle), float(rng.gamma(2.0, 1.2)), 2.6, upper=bool(rng.random() < 0.5))
@@ -206,7 +206,7 @@ def _draw_nodes(rng: np.random.Generator) -> tuple[Spot, ...]:
             float(rng.uniform(2.5, 5.0)),
             upper=bool(rng.random() < 0.4),
         )
-        for _ in range(rng.poisson(0.35))
+        for _ in range(rng.poisson(0.12))
     )
 
 
@@ -214,7 +214,7 @@ def _stack(shapes: list[Vertebra], index: int, rng: np.random.Generator) -> list
     """Put the vertebrae on top of each other along the curve; the fracture bends the spine above it forward."""
     flat = float(rng.uniform(0.5, 1.35))
     lean = float(rng.normal(0, 3.0))
-    amplitude = float(np.abs(rng.normal(0, 4.0)))
+    amplitude = float(np.abs(rng.normal(0, 3.0)))
     phase = float(rng.uniform(0, 2 * math.pi))
     roll = float(rng.normal(0, 3.0))
     broken = shapes[index].fracture

@@ -14,7 +14,7 @@ from simulations.phantom.surroundings import Surroundings, paint_ribs, paint_sur
 from simulations.phantom.vertebra import Bone, Edges, arch, body
 
 CLEFT_HU = 45.0
-IMPACTION_HU = 210.0
+IMPACTION_HU = 320.0
 
 
 def render(spine: Spine, around: Surroundings, grid: Grid, rng: np.random.Generator) -> Field:

@@ -103,7 +103,7 @@ def scanner_of(site: int, rng: np.random.Generator) -> Scanner:
 def position(scanner: Scanner, rng: np.random.Generator) -> Grid:
     """Where the technologist put the field of view: the index level is in it, not always near its middle."""
     half = scanner.pixel * (scanner.columns - 1) / 2
-    middle = (rng.normal(0, 2.5), scanner.offset + 8 + rng.normal(0, 5), rng.normal(0, 14))
+    middle = (rng.normal(0, 2.0), scanner.offset + 8 + rng.normal(0, 4), rng.normal(0, 9))
     reach = scanner.step * (scanner.slices - 1) / 2
     limit = reach - 42.0  # the whole index vertebra and its neighbours' near halves stay inside
     z = float(np.clip(middle[2], -limit, limit))

@@ -60,8 +60,8 @@ class ClassLaws:
 
 
 LAWS: dict[str, ClassLaws] = {
-    "compression": ClassLaws(Law(0.12, 0.60, 1.8, 2.0), Law(0.0, 3.6, 1.3, 3.6), Law(30, 95, 3.2, 1.8)),
-    "burst": ClassLaws(Law(0.12, 0.65, 2.0, 2.2), Law(1.4, 9.5, 2.0, 2.2), Law(18, 90, 2.0, 2.4)),
+    "compression": ClassLaws(Law(0.13, 0.65, 2.2, 2.0), Law(0.0, 3.6, 1.3, 3.6), Law(30, 95, 3.2, 1.8)),
+    "burst": ClassLaws(Law(0.15, 0.70, 2.2, 2.2), Law(1.5, 11.0, 2.0, 2.0), Law(18, 90, 2.0, 2.4)),
     "normal": ClassLaws(Law(0.0, 0.28, 1.2, 4.2), Law(0.0, 3.0, 1.2, 4.0), Law(18, 92, 2.2, 2.0)),
 }
 

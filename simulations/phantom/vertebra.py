@@ -124,7 +124,7 @@ def _posterior_wall(vertebra: Vertebra, u: Field, w: Field) -> Field:
         return wall
     # The typical fragment is the upper back corner between the pedicles (Denis 1983).
     high = vertebra.height * (0.5 - 0.5 * broken.loss * broken.upper_share * broken.crush)
-    push = bell(u, broken.shift, 7.5) * bell(w, high - 0.27 * vertebra.height, 0.22 * vertebra.height)
+    push = bell(u, broken.shift, 8.5) * bell(w, high - 0.28 * vertebra.height, 0.26 * vertebra.height)
     return wall + np.float32(broken.bulge * (1.0 + 0.09 * broken.breakage)) * push
 
 

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from client import app as site_app
+from client.audit_log import AuditLog
+from client.ingest.build import ingest
+from client.site import load_site
+from common import messages
+from common.messages import Hello, Reply, Request
+from common.models.weights import initial_model, to_vector
+
+PLANTED = "DOE^JANE 1970-01-01"
+
+
+@pytest.fixture
+def call(monkeypatch):
+    """Send one message to a handler as the node of a site."""
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+    def send(handler, site, kind, config, weights=None):
+        content = RecordDict({messages.CONFIG: ConfigRecord(config)})
+        if weights is not None:
+            content[messages.MODEL] = ArrayRecord({messages.ARRAY: Array(weights)})
+        message = Message(content, 5, kind)
+        context = Context(1, 5, {"site": str(site.folder)}, RecordDict(), {})
+        return handler(message, context).content
+
+    return send
+
+
+@pytest.fixture
+def ready(make_sites, small_study):
+    study = small_study()
+    site = load_site(make_sites(1) / "site-1")
+    ingest(site, study)
+    site.approve(study)
+    return site, study, Request(study=study.canonical_json(), round=1, seed=0).to_config()
+
+
+def test_a_ready_site_says_so(call, ready):
+    site, _, config = ready
+    hello = Hello.from_config(dict(call(site_app.hello, site, "query", config)[messages.CONFIG]))
+    assert (hello.site, hello.ready, hello.code) == ("site-1", True, "")
+
+
+def test_training_sends_a_reply_and_one_flat_update(call, ready):
+    site, study, config = ready
+    weights = to_vector(initial_model(study, 0))
+    content = call(site_app.train, site, "train", config, weights)
+    reply = Reply.from_config(dict(content[messages.CONFIG]))
+    assert reply.status == "ok"
+    assert set(content) == {messages.CONFIG, messages.UPDATE}
+    assert content[messages.UPDATE][messages.ARRAY].numpy().shape == weights.shape
+
+
+def test_evaluating_sends_counts_and_no_update(call, ready):
+    site, study, config = ready
+    content = call(site_app.evaluate, site, "evaluate", config, to_vector(initial_model(study, 0)))
+    assert set(content) == {messages.CONFIG}
+    assert Reply.from_config(dict(content[messages.CONFIG])).evaluation == "exact"
+
+
+def test_an_exception_crosses_as_a_code_and_its_text_stays_on_the_audit_log(call, ready, monkeypatch):
+    site, study, config = ready
+
+    def fail(*args, **kwargs):
+        raise RuntimeError(f"cannot read {PLANTED}")
+
+    monkeypatch.setattr(site_app, "participate", fail)
+    content = call(site_app.train, site, "train", config, to_vector(initial_model(study, 0)))
+    reply = Reply.from_config(dict(content[messages.CONFIG]))
+    assert (reply.status, reply.code) == ("failed", "internal-error")
+    assert PLANTED not in repr(content)
+    assert PLANTED in AuditLog(site.audit_file).read()[-1].details["error"]
+
+
+@pytest.mark.parametrize(
+    ("change", "weights", "code"),
+    [
+        ({"study": "{}"}, True, "study-invalid"),
+        ({"extra": 1}, True, "run-failed"),
+        ({"round": 99}, True, "policy-5-round"),
+        ({}, False, "internal-error"),
+    ],
+)
+def test_a_hostile_message_gets_a_code(call, ready, change, weights, code):
+    site, study, config = ready
+    vector = to_vector(initial_model(study, 0)) if weights else None
+    content = call(site_app.train, site, "train", {**config, **change}, vector)
+    reply = Reply.from_config(dict(content[messages.CONFIG]))
+    assert reply.status in {"failed", "refused"}
+    assert reply.code == code
+
+
+def test_an_unapproved_study_is_answered_not_ready(call, ready):
+    site, study, _ = ready
+    other = study.model_copy(update={"name": "other"})
+    config = Request(study=other.canonical_json(), round=1, seed=0).to_config()
+    hello = Hello.from_config(dict(call(site_app.hello, site, "query", config)[messages.CONFIG]))
+    assert (hello.ready, hello.code) == (False, "policy-1-not-approved")
+
+
+def test_nothing_but_the_schema_leaves(call, ready):
+    """Every byte of a reply is the update, the released counts, or a field named in the schema."""
+    site, study, config = ready
+    content = call(site_app.train, site, "train", {**config, "round": 2}, to_vector(initial_model(study, 0)))
+    fields = dict(content[messages.CONFIG])
+    assert set(fields) == set(Reply.model_fields)
+    counts = np.frombuffer(fields["counts"], dtype="<f8")
+    held_out = counts[:4].sum()
+    assert held_out == round(held_out)

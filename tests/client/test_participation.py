@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+
+from client.audit_log import AuditLog
+from client.ingest.build import ingest
+from client.ledger import Ledger
+from client.participation import participate, readiness, whole_study_events
+from client.site import load_site
+from common.errors import BudgetExceeded, DataError, PolicyRefusal
+from common.messages import Request
+from common.models.weights import initial_model, to_vector
+from common.privacy.accounting import epsilon
+
+
+@pytest.fixture
+def asked(make_sites, small_study):
+    """A site with a cohort, the study it approved, and a request for a round of it."""
+
+    def make(policy=None, approve=True, **sections):
+        study = small_study(**sections)
+        site = load_site(make_sites(1, **(policy or {})) / "site-1")
+        ingest(site, study)
+        if approve:
+            site.approve(study)
+        request = Request(study=study.canonical_json(), round=1, seed=0)
+        return site, study, request, to_vector(initial_model(study, 0))
+
+    return make
+
+
+def test_a_round_is_charged_recorded_and_answered(asked):
+    site, study, request, weights = asked()
+    answer = participate(site, study, request, weights, training=True)
+    assert answer.reply.status == "ok"
+    assert answer.update.shape == weights.shape
+    assert np.isfinite(answer.update).all()
+    assert np.abs(answer.update).max() > 0
+    ledger = Ledger(site.ledger_file)
+    assert ledger.rounds_charged("default", study.digest) == (1,)
+    assert 0 < answer.reply.epsilon == ledger.spent("default", study.privacy.delta)
+    assert [e.kind for e in ledger.entries()] == ["reserve", "commit", "release"]
+    assert [e.kind for e in AuditLog(site.audit_file).read()] == ["release"]
+
+
+def test_all_rounds_together_cost_what_was_forecast(asked):
+    site, study, request, weights = asked()
+    for round_ in range(1, study.federation.rounds + 1):
+        participate(site, study, request.model_copy(update={"round": round_}), weights, training=True)
+    reply = participate(site, study, request, weights, training=False).reply
+    expected = epsilon(whole_study_events(study, site.config.policy), study.privacy.delta)
+    assert reply.epsilon == pytest.approx(expected, rel=1e-9)
+    assert reply.epsilon <= study.privacy.epsilon
+
+
+def test_noised_evaluations_are_part_of_the_forecast_and_of_the_charge(asked):
+    site, study, request, weights = asked(policy={"evaluation": "noised", "evaluation_sigma": 20.0})
+    for round_ in range(1, study.federation.rounds + 1):
+        participate(site, study, request.model_copy(update={"round": round_}), weights, training=True)
+    reply = participate(site, study, request, weights, training=False).reply
+    assert reply.evaluation == "noised"
+    assert reply.counts_std > 20
+    assert np.frombuffer(reply.counts).min() < 0
+    expected = epsilon(whole_study_events(study, site.config.policy), study.privacy.delta)
+    assert reply.epsilon == pytest.approx(expected, rel=1e-9)
+    assert reply.epsilon > study.privacy.epsilon * 0.99
+
+
+def test_withheld_evaluations_leave_nothing(asked):
+    site, study, request, weights = asked(policy={"evaluation": "withheld"})
+    reply = participate(site, study, request, weights, training=False).reply
+    assert (reply.evaluation, reply.counts, reply.epsilon) == ("withheld", b"", 0.0)
+
+
+def test_an_unapproved_study_is_refused_before_the_ledger_is_opened(asked):
+    site, study, request, weights = asked(approve=False)
+    with pytest.raises(PolicyRefusal, match="not approved"):
+        participate(site, study, request, weights, training=True)
+    assert not site.ledger_file.exists()
+
+
+def test_an_approval_of_one_study_does_not_cover_its_edited_copy(asked):
+    site, study, request, weights = asked()
+    edited = study.model_copy(update={"training": study.training.model_copy(update={"local_steps": 100})})
+    with pytest.raises(PolicyRefusal, match="not approved"):
+        participate(site, edited, request, weights, training=True)
+
+
+def test_a_round_beyond_the_budget_is_refused_before_patients_are_touched(asked):
+    site, study, request, weights = asked(policy={"max_epsilon": 8.1})
+    for round_ in (1, 2):
+        participate(site, study, request.model_copy(update={"round": round_}), weights, training=True)
+    for path in site.cohorts_dir.rglob("*.npy"):
+        path.unlink()  # whoever touched the patients now would fail differently
+    with pytest.raises(BudgetExceeded):
+        participate(site, study, request, weights, training=True)
+
+
+def test_a_study_that_the_budget_can_t_carry_to_its_end_is_not_started(asked):
+    site, study, _, _ = asked(policy={"max_epsilon": 8.1, "evaluation": "noised", "evaluation_sigma": 1.0})
+    with pytest.raises(BudgetExceeded, match="max_epsilon"):
+        readiness(site, study)
+
+
+def test_a_repeated_round_is_charged_again_with_fresh_noise(asked):
+    site, study, request, weights = asked()
+    first = participate(site, study, request, weights, training=True)
+    second = participate(site, study, request, weights, training=True)
+    assert not np.array_equal(first.update, second.update)
+    assert Ledger(site.ledger_file).rounds_charged("default", study.digest) == (1, 1)
+    assert second.reply.epsilon > first.reply.epsilon
+
+
+def test_a_crash_in_training_leaves_the_charge(asked, monkeypatch):
+    site, study, request, weights = asked()
+
+    def crash(*args, **kwargs):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr("client.participation.train_round", crash)
+    with pytest.raises(RuntimeError):
+        participate(site, study, request, weights, training=True)
+    assert Ledger(site.ledger_file).rounds_charged("default", study.digest) == (1,)
+
+
+@pytest.mark.parametrize("spoil", [lambda w: w[:-1], lambda w: np.where(np.arange(w.size) == 5, np.nan, w)])
+def test_a_received_model_that_does_not_fit_is_refused_without_a_charge(asked, spoil):
+    site, study, request, weights = asked()
+    with pytest.raises(DataError, match="received model"):
+        participate(site, study, request, spoil(weights).astype(np.float32), training=True)
+    assert not site.ledger_file.exists()
+
+
+def test_a_study_without_privacy_needs_the_sites_word(asked):
+    site, study, request, weights = asked(policy={"allow_without_privacy": False}, privacy={"unit": "off"})
+    with pytest.raises(PolicyRefusal, match="allow_without_privacy"):
+        participate(site, study, request, weights, training=True)
