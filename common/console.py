@@ -70,11 +70,9 @@ def run_cli(app: typer.Typer, name: str) -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        code = app(arguments, prog_name=name, standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except typer.Abort:
-        code = INTERRUPTED
-    except KeyboardInterrupt:
+        result = app(arguments, prog_name=name, standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except Exception as error:
         if debug:

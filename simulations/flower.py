@@ -151,11 +151,8 @@ def launch(runtime: Runtime, study: Study, seed: int, nodes: int, workers: int) 
 
 
 def stop_all(home: Path) -> None:
-    """End every process that carries this run's ``FLWR_HOME``: asked first, then killed, each by its id.
-
-    Ray detaches its servers from their parents, so a process tree alone would miss some.
-    """
-    family = [process for process in psutil.process_iter() if _belongs(process, home)]
+    """End every process of this run: asked first, then killed, each by its id."""
+    family = processes_of(home)
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -166,9 +163,19 @@ def stop_all(home: Path) -> None:
     psutil.wait_procs(alive, timeout=SETTLE_SECONDS)
 
 
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Processes whose working directory or ``FLWR_HOME`` lies under ``home``.
+
+    Ray detaches its servers from their parents, and its agents overwrite their environment; neither
+    the process tree nor one mark alone finds them all.
+    """
+    return [process for process in psutil.process_iter() if process.pid != os.getpid() and _belongs(process, home)]
+
+
 def _belongs(process: psutil.Process, home: Path) -> bool:
+    mark = f"{home}{os.sep}"
     with contextlib.suppress(psutil.Error, OSError):
-        return process.pid != os.getpid() and process.environ().get("FLWR_HOME") == str(home / "flwr")
+        return process.cwd().startswith(mark) or process.environ().get("FLWR_HOME", "").startswith(mark)
     return False
 
 

@@ -17,8 +17,9 @@ import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from client.site import PolicySettings, Site, SiteConfig, create_site
+from client.site import Site, load_site
 from common.errors import DataError, UsageError
+from simulations.simulated_site import create_simulated_site
 
 Rows = list[dict[str, str]]
 KEYS = {
@@ -27,8 +28,6 @@ KEYS = {
     "series_uid": "SeriesInstanceUID",
     "sop_uid": "SOPInstanceUID",
 }
-# Patients who are only simulated to be private: room for many runs, all of them still on the ledger.
-POLICY = PolicySettings(max_epsilon=1000, max_delta=1e-3, allow_without_privacy=True, evaluation="exact")
 
 
 def split(
@@ -78,11 +77,7 @@ def split(
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    return [Site((out / f"site-{i}").resolve(), _config(f"site-{i}")) for i in range(1, sites + 1)]
-
-
-def _config(name: str) -> SiteConfig:
-    return SiteConfig(name=name, title=name.replace("-", " ").capitalize(), simulated=True, policy=POLICY)
+    return [load_site(out / f"site-{number}") for number in range(1, sites + 1)]
 
 
 def _read_labels(path: Path) -> tuple[list[str], Rows]:
@@ -162,7 +157,7 @@ def _write_site(
     table: dict[str, Rows],
     header: list[str],
 ) -> None:
-    create_site(folder, _config(name))
+    create_simulated_site(folder, name, name.replace("-", " ").capitalize())
     for number, patient in enumerate(patients):
         target = folder / "dicom" / f"{number:05d}"
         target.mkdir(parents=True)

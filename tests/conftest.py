@@ -145,7 +145,7 @@ def real_data() -> Path:
 def small_study() -> Callable[..., Study]:
     """A study of seconds; each keyword replaces keys of that section."""
 
-    def make(**sections: dict[str, Any]) -> Study:
+    def make(**sections: Any) -> Study:
         content: dict[str, Any] = {
             "format": 1,
             "name": "small",
@@ -165,8 +165,8 @@ def small_study() -> Callable[..., Study]:
             "evaluation": {"holdout": 0.4},
         }
         for name, values in sections.items():
-            off = values.get("unit") == "off"
-            content[name] = values if off else {**content.get(name, {}), **values}
+            whole = not isinstance(values, dict) or values.get("unit") == "off"
+            content[name] = values if whole else {**content.get(name, {}), **values}
         return parse_study(content)
 
     return make

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.site import PolicySettings, Site, SiteConfig, create_site, load_site
+from client.site import Site, load_site
 from common.errors import RunError, UsageError, from_os_error
 from common.files import fsync_folder, write_atomic
 from simulations.phantom.dealing import class_counts, deal
@@ -38,6 +38,7 @@ from simulations.phantom.dicom import write_series
 from simulations.phantom.patient import Patient, examine, key_image, scan
 from simulations.phantom.scanner import scanner_of
 from simulations.phantom.severity import LABELS
+from simulations.simulated_site import create_simulated_site
 
 FORMAT = 1  # raise it when the same request would give other bytes
 MANIFEST = "phantom.json"
@@ -198,13 +199,8 @@ def _finish(out: Path, site: int, people: list[Patient]) -> Site:
         shutil.rmtree(partial)
     write_atomic(folder / "labels.csv", _labels(people).encode())
     scanner = people[0].scanner
-    config = SiteConfig(
-        name=folder.name,
-        title=f"Phantom Hospital {site + 1} ({scanner.manufacturer} {scanner.model})",
-        simulated=True,
-        policy=PolicySettings(max_epsilon=10, max_delta=1e-3, allow_without_privacy=True, evaluation="exact"),
-    )
-    return create_site(folder, config)
+    title = f"Phantom Hospital {site + 1} ({scanner.manufacturer} {scanner.model})"
+    return create_simulated_site(folder, folder.name, title)
 
 
 def _labels(people: list[Patient]) -> str:

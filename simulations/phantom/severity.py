@@ -10,9 +10,9 @@ overlap on purpose:
 
 So no reader can be perfect. ``ceiling`` gives the accuracy of the best possible reader, who is told
 the three numbers exactly and knows the laws below; ``overlap`` gives the share of patients whose
-numbers are also possible for another class. With the laws below the ceiling is about 0.97, and some
-40 % of patients lie where another class is possible at all (tests hold both). A reader of noisy
-images stays below it. The laws follow the signs of the AO Spine and Genant schemes: height lost by
+numbers are also possible for another class. With the laws below the ceiling is about 0.977, and one
+patient in five lies where another class is possible too (tests hold both). A reader of noisy images
+stays below the ceiling. The laws follow the signs of the AO Spine and Genant schemes: height lost by
 the body (grade 1 begins at 20 %), and integrity of the posterior wall.
 """
 

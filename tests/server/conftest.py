@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from common import messages
-from common.messages import Hello, Reply, Request
+from common.messages import Hello, Request
 from common.metrics import Counts
 
 
