@@ -95,7 +95,7 @@ def make_optimizer(model: nn.Module, study: Study, round_: int) -> torch.optim.O
     trainable = [p for p in model.parameters() if p.requires_grad]
     rate = learning_rate(study, round_)
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(trainable, lr=rate, weight_decay=training.weight_decay)
+        return torch.optim.AdamW(trainable, lr=rate, weight_decay=training.weight_decay, fused=True)
     return torch.optim.SGD(trainable, lr=rate, momentum=training.momentum, weight_decay=training.weight_decay)
 
 

@@ -1,0 +1,40 @@
+"""python -m simulations.benchmarks: each measurement is a subcommand that prints JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.console import run_cli, say
+from common.study import load_study
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+StudyFile = Annotated[Path, typer.Argument(help="The study file.")]
+Sites = Annotated[Path, typer.Option(help="Folder of site folders.")]
+Out = Annotated[Path, typer.Option(help="Folder for the runs.")]
+
+
+@app.command()
+def model_case(
+    study: StudyFile, sites: Sites, out: Out, seeds: Annotated[str, typer.Option(help="Seeds.")] = "0,1,2"
+) -> None:
+    """Federated beside central and local training, over several seeds."""
+    from simulations.benchmarks.model_case import measure
+
+    found = measure(load_study(study), sites, out, [int(s) for s in seeds.split(",")], base=study.parent)
+    say(json.dumps(found, indent=1))
+
+
+@app.command()
+def many_sites(study: StudyFile, sites: Sites, out: Out) -> None:
+    """Peak memory and round time of a run over all the sites."""
+    from simulations.benchmarks.many_sites import measure
+
+    say(json.dumps(measure(load_study(study), sites, out, base=study.parent), indent=1))
+
+
+if __name__ == "__main__":
+    run_cli(app, "python -m simulations.benchmarks")

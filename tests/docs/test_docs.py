@@ -1,0 +1,261 @@
+"""The documentation says what the code does: keys, codes, fields, links and commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+import psutil
+import pytest
+import typer
+from pydantic_core import PydanticUndefined
+
+import client.cli
+import simulations.cli
+from client import policy, site
+from client.ingest.records import Reason
+from common import errors, messages, study
+from common.console import INTERRUPTED
+from simulations.flower import processes_of
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE, COORDINATOR, ARCHITECTURE = (
+    ROOT / "docs" / f"{n}.md" for n in ("site-guide", "coordinator-guide", "architecture")
+)
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+RUN_IN_ORDER = (COORDINATOR, SITE, ROOT / "README.md")
+SECTIONS = {
+    COORDINATOR: {"Top level": study.Study, "task": study.Task, "input": study.Input, "model": study.Model}
+    | {"training": study.Training, "privacy": study.Privacy, "federation": study.Federation}
+    | {"evaluation": study.Evaluation},
+    SITE: {"Top level": site.SiteConfig, "data": site.DataSettings, "policy": site.PolicySettings},
+    ARCHITECTURE: {"Request": messages.Request, "Hello": messages.Hello, "Reply": messages.Reply},
+}
+TABLES = [(page, heading) for page, headings in SECTIONS.items() for heading in headings]
+
+
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def section(page: Path, heading: str) -> str:
+    """What stands under a heading, up to the next one."""
+    (found,) = re.findall(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", text(page), flags=re.MULTILINE | re.DOTALL)
+    return found
+
+
+def rows(block: str) -> list[list[str]]:
+    """Cells of the rows of the tables in a block, headers left out."""
+    lines = [line for line in block.splitlines() if line.startswith("|")]
+    return [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for index, line in enumerate(lines)
+        if not line.startswith("|--") and not (index + 1 < len(lines) and lines[index + 1].startswith("|--"))
+    ]
+
+
+def ticked(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def first_cells(page: Path, heading: str) -> list[str]:
+    return [name for row in rows(section(page, heading)) for name in ticked(row[0])]
+
+
+def subclasses(kind: type[errors.FedctError]) -> set[type[errors.FedctError]]:
+    return {kind}.union(*(subclasses(child) for child in kind.__subclasses__()))
+
+
+def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"^```console\n(.*?)^```", text(page), flags=re.MULTILINE | re.DOTALL)
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.parametrize(("page", "heading"), TABLES, ids=lambda value: getattr(value, "stem", value))
+def test_every_key_of_the_code_is_in_its_table_and_no_other(page, heading):
+    fields = SECTIONS[page][heading].model_fields
+    plain = {name for name, field in fields.items() if not hasattr(field.annotation, "model_fields")}
+    assert sorted(first_cells(page, heading)) == sorted(plain)
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"), TABLES[: -len(SECTIONS[ARCHITECTURE])], ids=lambda v: getattr(v, "stem", v)
+)
+def test_every_default_is_the_one_of_the_code(page, heading):
+    fields = SECTIONS[page][heading].model_fields
+    for row in rows(section(page, heading)):
+        (name,) = ticked(row[0])
+        default = fields[name].default
+        if default is PydanticUndefined or name == "format":
+            assert row[2] == "required", name
+        elif default is None:
+            assert row[2] == "unset", name
+        else:
+            assert ticked(row[2]) == [json.dumps(default)], name
+
+
+@pytest.mark.parametrize("page", [SITE, COORDINATOR], ids=lambda page: page.stem)
+def test_every_section_of_a_file_has_a_table(page):
+    fields = SECTIONS[page]["Top level"].model_fields
+    assert {n for n, f in fields.items() if hasattr(f.annotation, "model_fields")} == set(SECTIONS[page]) - {
+        "Top level"
+    }
+
+
+def test_the_files_shown_in_the_guides_are_valid():
+    (block,) = toml_blocks(COORDINATOR)
+    assert study.parse_study(tomllib.loads(block)).privacy.on
+    (block,) = toml_blocks(SITE)
+    site.SiteConfig.model_validate(tomllib.loads(block))
+
+
+def toml_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```toml\n(.*?)^```", text(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def test_every_exit_code_is_in_the_table_with_its_class():
+    expected = {kind.exit_code: kind for kind in sorted(subclasses(errors.FedctError), key=lambda k: -len(k.__mro__))}
+    found = {int(row[0]): ticked(row[2]) for row in rows(section(COORDINATOR, "Exit codes"))}
+    assert found == {0: [], INTERRUPTED: [], **{code: [kind.__name__] for code, kind in expected.items()}}
+
+
+def test_every_code_that_a_round_can_show_is_explained():
+    source = text(ROOT / "server" / "rounds.py")
+    from_coordinator = {c for c in re.findall(r'(?:reason=|\] = )"([a-z-]+)"', source)}
+    assert 'reason=f"flower-{' in source
+    from_site = {kind.code for kind in subclasses(errors.FedctError)} | {"internal-error"}
+    found: dict[str, set[str]] = {"site": set(), "coordinator": set()}
+    for row in rows(section(COORDINATOR, "When a site does not take part")):
+        found[row[1]].update(ticked(row[0]))
+    assert found == {"site": from_site, "coordinator": from_coordinator | {"flower-N"}}
+
+
+def test_every_reason_of_ingest_is_explained():
+    assert first_cells(SITE, "Ingest") == [reason.value for reason in Reason]
+
+
+def test_the_policy_checks_are_listed_in_their_order():
+    checks = [policy.NotApproved, policy.PrivacyRequired, policy.EpsilonTooLarge, policy.DeltaTooLarge]
+    checks += [policy.RoundOutOfStudy, errors.BudgetExceeded]
+    table = rows(section(SITE, "What is checked before a study runs"))
+    assert [(row[0], ticked(row[1])) for row in table] == [(str(n), [k.code]) for n, k in enumerate(checks, start=1)]
+
+
+def test_every_command_and_option_is_listed():
+    expected = {}
+    for name, app in (("fedct-sim", simulations.cli.app), ("fedct-site", client.cli.app)):
+        for sub, command in typer.main.get_command(app).commands.items():
+            options = {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help"}
+            expected[f"{name} {sub}"] = options
+    table = rows(section(COORDINATOR, "Commands"))
+    assert {ticked(r[0])[0]: {t for t in ticked(r[1]) if t.startswith("--")} for r in table} == expected | {
+        "fedct-sim split": expected["fedct-sim split"]
+    }
+
+
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text(page), flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_and_image_leads_somewhere(page):
+    lost = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        goal = (page.parent / path).resolve() if path else page
+        if not goal.exists() or (anchor and anchor not in anchors(goal)):
+            lost.append(target)
+    assert lost == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_named_is_there_unless_it_is_said_to_be_missing(page):
+    content = text(page).split("## What is not there yet")[0] if page == ARCHITECTURE else text(page)
+    named = re.findall(r"`((?:common|client|server|simulations|tests|docs)/[\w./-]+)`", content)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_what_is_said_to_be_missing_is_missing():
+    named = [n for n in ticked(section(ARCHITECTURE, "What is not there yet")) if "/" in n]
+    assert named
+    assert [name for name in named if (ROOT / name).exists()] == []
+    assert "fedct-coordinator" not in tomllib.loads(text(ROOT / "pyproject.toml"))["project"]["scripts"]
+
+
+def test_decisions_are_numbered_without_a_gap_and_listed():
+    files = sorted(path.name for path in (ROOT / "docs" / "adr").iterdir())
+    assert [int(name[:4]) for name in files] == list(range(1, len(files) + 1))
+    assert re.findall(r"\(adr/([^)]+)\)", section(ARCHITECTURE, "Decisions")) == files
+
+
+def test_every_command_shown_is_a_known_one_and_none_holds_an_address():
+    targets = set(re.findall(r"^([a-z]+):", text(ROOT / "Makefile"), flags=re.MULTILINE))
+    shown = [(page, shlex.split(command)) for page in PAGES for command in commands(page)]
+    assert {words[0] for _, words in shown} == {"make", "fedct-sim", "fedct-site"}
+    assert {words[1] for _, words in shown if words[0] == "make"} <= targets
+    assert {page for page, words in shown if words[0] != "make"} == set(RUN_IN_ORDER)
+    assert not [words for _, words in shown if any("://" in word or "index" in word for word in words)]
+    assert sum(words[:2] == ["fedct-sim", "run"] for _, words in shown) <= 2
+
+
+@pytest.fixture
+def home():
+    """A short folder for temporary files; Ray's sockets need it short. What still runs is ended."""
+    with tempfile.TemporaryDirectory(prefix="d-") as folder:
+        yield Path(folder)
+        left = processes_of(Path(folder))
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=10)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_guides_runs_as_it_is_shown(tmp_path, home):
+    (tmp_path / "study.toml").write_text(*toml_blocks(COORDINATOR))
+    environment = {**os.environ, "TMPDIR": str(home)}
+    for page in RUN_IN_ORDER:
+        if page.name == "README.md":  # the reader's own data: here, those of a synthetic hospital
+            (tmp_path / "DICOM").symlink_to(tmp_path / "hospitals" / "hospital-2" / "dicom")
+            (tmp_path / "labels.csv").symlink_to(tmp_path / "hospitals" / "hospital-2" / "labels.csv")
+        for command in commands(page):
+            program, *arguments = shlex.split(command)
+            if program == "make":
+                continue
+            call = [str(Path(sys.executable).parent / program), *arguments]
+            done = subprocess.run(
+                call,
+                cwd=tmp_path,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=600,
+            )
+            assert done.returncode == 0, f"{command}\n{done.stdout}"
+    promised = {ticked(row[0])[0] for row in rows(section(COORDINATOR, "What a run writes"))} - {
+        "run/initial.safetensors"
+    }
+    assert {name for name in promised if not (tmp_path / "first" / name).is_file()} == set()
+    assert (tmp_path / "results" / "report.html").is_file()
+    assert "of 1000 spent" in done_ledger(tmp_path, environment)
+    assert processes_of(home) == []
+
+
+def done_ledger(folder: Path, environment: dict[str, str]) -> str:
+    """What ``fedct-site ledger`` says of a site after the guides' runs."""
+    (command,) = [command for command in commands(SITE) if command.startswith("fedct-site ledger")]
+    program, *arguments = shlex.split(command)
+    call = [str(Path(sys.executable).parent / program), *arguments]
+    return subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
