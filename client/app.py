@@ -31,13 +31,13 @@ app = ClientApp()
 @app.query()
 def hello(message: Message, context: Context) -> Message:
     """Say who this site is and whether it would take part."""
-    site = _site(context)
-    code = ""
+    site, code = None, ""
     try:
+        site = _site(context)
         readiness(site, _request(message).parse_study())
     except Exception as error:
         code = _record(site, "not-ready", error)
-    answer = Hello(site=site.name, release=VERSION, ready=not code, code=code)
+    answer = Hello(site=_name(site), release=VERSION, ready=not code, code=code)
     return _reply(message, answer, None)
 
 
@@ -54,9 +54,9 @@ def evaluate(message: Message, context: Context) -> Message:
 
 
 def _take_part(message: Message, context: Context, *, training: bool) -> Message:
-    site = _site(context)
-    digest, round_ = "0" * 64, 1
+    site, digest, round_ = None, "0" * 64, 1
     try:
+        site = _site(context)
         request = _request(message)
         study = request.parse_study()
         digest, round_ = study.digest, request.round
@@ -65,7 +65,7 @@ def _take_part(message: Message, context: Context, *, training: bool) -> Message
     except Exception as error:
         code = _record(site, "refused-or-failed", error, study=digest, round=round_)
         status: Literal["refused", "failed"] = "refused" if isinstance(error, PolicyRefusal) else "failed"
-        answer = Answer(Reply(site=site.name, study_digest=digest, round=round_, status=status, code=code), None)
+        answer = Answer(Reply(site=_name(site), study_digest=digest, round=round_, status=status, code=code), None)
     return _reply(message, answer.reply, answer)
 
 
@@ -78,6 +78,11 @@ def _site(context: Context) -> Site:
     if root is None or not isinstance(position, int):
         raise SiteError("the node names no site", "Start the node with --node-config 'site=\"/path/of/site\"'")
     return load_sites(Path(root))[position]
+
+
+def _name(site: Site | None) -> str:
+    """The site's name; a site folder that can't be opened has none to give."""
+    return site.name if site else "unknown"
 
 
 def _request(message: Message) -> Request:
@@ -98,9 +103,11 @@ def _reply(message: Message, answer: Hello | Reply, full: Answer | None) -> Mess
     return Message(content, reply_to=message)
 
 
-def _record(site: Site, kind: str, error: Exception, **details: str | int) -> str:
+def _record(site: Site | None, kind: str, error: Exception, **details: str | int) -> str:
     """Write the error to the site's audit log; return the code that may leave."""
     code = error.code if isinstance(error, FedctError) else "internal-error"
     with contextlib.suppress(Exception):  # a full disk must not turn a refusal into a leak
+        if site is None:
+            return code
         AuditLog(site.audit_file).append(kind, {"code": code, "error": f"{type(error).__name__}: {error}", **details})
     return code

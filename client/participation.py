@@ -119,8 +119,7 @@ def _evaluate(site: Site, study: Study, model: nn.Module, cohort: Cohort) -> Eva
     policy = site.config.policy
     if policy.evaluation == "withheld":
         return EvaluationRelease("withheld")
-    noised = policy.evaluation == "noised"
-    counts = evaluate(model, cohort, cohort.holdout_patients(), study, patient_weighted=noised)
+    counts = evaluate(model, cohort, cohort.holdout_patients(), study)
     return release_evaluation(counts.to_vector(), l2_sensitivity(len(study.task.classes)), policy)
 
 

@@ -79,7 +79,7 @@ def run_cli(app: typer.Typer, name: str) -> None:
             raise
         code = _report(error, name)
     if code == INTERRUPTED:
-        err.print(f"{name}: interrupted; finished parts are kept, run the same command to continue", markup=False)
+        err.print(f"{name}: interrupted; what was complete is kept", markup=False)
     sys.exit(code)
 
 

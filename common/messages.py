@@ -52,13 +52,11 @@ class Request(_Message):
     """From the coordinator: train or evaluate this model for this study and round.
 
     ``round`` counts from 1; an evaluation of the final model carries the last round.
-    ``evaluate``: report counts of the received model with the update.
     """
 
     study: str = Field(max_length=1_000_000)
     round: int = Field(ge=1)
     seed: int = Field(ge=0, le=2**62)
-    evaluate: bool = True
 
     def parse_study(self) -> Study:
         """The study carried, validated and in canonical form."""

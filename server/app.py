@@ -27,7 +27,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run the study of this run's folder; a failure is on the event log before it is raised."""
     root = os.environ.get(RUN_VARIABLE)
     if root is None:
-        raise RunError(f"{RUN_VARIABLE} is not set", "Start the run with fedct-sim or fedct-coordinator")
+        raise RunError(f"{RUN_VARIABLE} is not set", "Start the run with fedct-sim")
     folder = RunFolder(Path(root))
     try:
         run_study(

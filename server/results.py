@@ -24,7 +24,7 @@ Amount = Annotated[float, Field(ge=0)]
 Tally = Annotated[int, Field(ge=0)]
 Time = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
 Note = Literal["", "no-cases", "few-cases", "noise"]
-Status = Literal["ok", "refused", "failed", "late", "absent"]
+Status = Literal["ok", "refused", "failed", "late"]
 
 
 class _Frozen(BaseModel):
@@ -180,7 +180,7 @@ class Results(_Frozen):
     simulated: bool = False
     data: Text = ""
     versions: dict[Name, Text]
-    outcome: Literal["finished", "stopped", "failed"]
+    outcome: Literal["finished", "failed"]
     reason: str = ""
     model_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     sites: tuple[SiteSummary, ...]

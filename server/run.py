@@ -1,6 +1,6 @@
 """A study from first message to results: rounds, final evaluation, model, report.
 
-Whatever happens, ``results.json`` and ``report.html`` say it: a run that fails or is stopped keeps
+Whatever happens, ``results.json`` and ``report.html`` say it: a run that fails keeps
 the rounds that were complete, with the reason.
 """
 

@@ -8,16 +8,18 @@ The rule (DP-SGD, Abadi et al. 2016, with the patient as the record):
 4. the sum is divided by the study's public batch size, never by the number drawn;
 5. an empty draw takes the same path: noise alone;
 6. a patient whose gradient is not finite contributes zero;
-7. noise comes from a generator seeded by the operating system, which no experiment seed reaches.
+7. noise comes from a generator seeded with 256 bits of the operating system, which no experiment
+   seed reaches. (torch's CPU generator takes 32 bits of its seed, so that whoever sees an update could
+   try them all: it is not used.)
 
 A ``PrivateStepper`` lives for one round: nothing accumulated can reach a later one.
 """
 
 from __future__ import annotations
 
-import secrets
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,14 +27,33 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
+from opacus.optimizers.optimizer import _check_processed_flag, _mark_as_processed
 from torch import Tensor, nn
 
+from client.training.sampler import secret_generator
 from common.privacy.plan import PrivacyPlan
 
 GRADIENT_MEMORY = 1 << 30  # bytes of per-example gradients held at once
 
 # patients (each an array of example indices) -> inputs [p * K, ...], labels [p * K]
 Batch = Callable[[Sequence[NDArray[np.intp]]], tuple[Tensor, Tensor]]
+
+
+class _Optimizer(DPOptimizer):  # type: ignore[misc] # Opacus is untyped
+    """Opacus's optimizer with noise from ``secret_generator``."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._secret = secret_generator()
+
+    def add_noise(self) -> None:
+        """Add N(0, (sigma C)^2) to each entry of the summed gradient, once."""
+        std = self.noise_multiplier * self.max_grad_norm
+        for p in self.params:
+            _check_processed_flag(p.summed_grad)
+            noise = torch.from_numpy(self._secret.standard_normal(p.numel(), dtype=np.float32))
+            p.grad = (p.summed_grad + std * noise.view_as(p).to(p.summed_grad)).view_as(p)
+            _mark_as_processed(p.summed_grad)
 
 
 class PrivateStepper:
@@ -46,14 +67,12 @@ class PrivateStepper:
     ) -> None:
         self._views, self._batch = views, batch
         self._module = GradSampleModule(model, loss_reduction="sum")
-        generator = torch.Generator().manual_seed(secrets.randbits(63))
-        self._optimizer = DPOptimizer(
+        self._optimizer = _Optimizer(
             optimizer,
             noise_multiplier=plan.sigma,
             max_grad_norm=plan.clip,
             expected_batch_size=plan.denominator,
             loss_reduction="mean",
-            generator=generator,
         )
         size = sum(p.numel() for p in self._optimizer.params) * 4
         self._micro = max(1, GRADIENT_MEMORY // size // views)

@@ -28,37 +28,30 @@ def predict(model: nn.Module, examples: Examples, indices: NDArray[np.intp]) -> 
     return np.concatenate(parts)
 
 
-def evaluate(
-    model: nn.Module,
-    examples: Examples,
-    patients: Sequence[NDArray[np.intp]],
-    study: Study,
-    *,
-    patient_weighted: bool = False,
-) -> Counts:
-    """Counts over the held-out ``patients`` (example indices of each).
+def evaluate(model: nn.Module, examples: Examples, patients: Sequence[NDArray[np.intp]], study: Study) -> Counts:
+    """Counts over the held-out ``patients`` (example indices of each), each of total weight one.
 
-    Labels above slice level: the mean probability over a patient's views of one label makes one
-    case. Slice labels: each slice is a case. With ``patient_weighted`` every patient's cases weigh
-    one in all, so that a patient changes the counts by at most ``l2_sensitivity`` (for noised release).
+    Labels above slice level: the mean probability over a patient's views of one label is predicted.
+    Slice labels: each slice is, and a patient's slices share its weight, since they are no independent
+    cases. So a patient changes the counts by at most ``l2_sensitivity``.
     """
     classes, bins = len(study.task.classes), study.evaluation.score_bins
+    if not patients:
+        return Counts.zero(classes, bins)
     labels: list[int] = []
     rows: list[NDArray[np.float64]] = []
     weights: list[float] = []
-    if not patients:
-        return Counts.zero(classes, bins)
     everyone = predict(model, examples, np.concatenate(list(patients)))
     ends = np.cumsum([len(indices) for indices in patients])[:-1]
     for indices, probabilities in zip(patients, np.split(everyone, ends), strict=True):
-        cases = _cases(probabilities, examples.labels[indices], study.task.label_level == "slice")
-        labels += [label for label, _ in cases]
-        rows += [row for _, row in cases]
-        weights += [1.0 / len(cases) if patient_weighted else 1.0] * len(cases)
+        parts = _predictions(probabilities, examples.labels[indices], study.task.label_level == "slice")
+        labels += [label for label, _ in parts]
+        rows += [row for _, row in parts]
+        weights += [1.0 / len(parts)] * len(parts)
     return Counts.of(np.array(labels), np.stack(rows), bins, weights=np.array(weights))
 
 
-def _cases(
+def _predictions(
     probabilities: NDArray[np.float64], labels: NDArray[np.int64], each_example: bool
 ) -> list[tuple[int, NDArray[np.float64]]]:
     if each_example:

@@ -47,11 +47,10 @@ def outcome(results: Results) -> str:
     """A warning if the run did not finish, else empty."""
     if results.outcome == "finished":
         return ""
-    what = "was stopped" if results.outcome == "stopped" else "failed"
     done = len(results.rounds)
     reason = f": {results.reason.rstrip('.')}" if results.reason else ""
     rounds = "no round was" if done == 0 else f"{done} {'round was' if done == 1 else 'rounds were'}"
-    return f"This run {what}{reason}. Before that, {rounds} complete; all that follows is about those."
+    return f"This run failed{reason}. Before that, {rounds} complete; all that follows is about those."
 
 
 def key_figures(results: Results) -> list[KeyFigure]:

@@ -17,7 +17,6 @@ STATUS = {
     "late": "answered too late",
     "refused": "refused",
     "failed": "failed",
-    "absent": "did not answer",
 }
 REASONS = {
     "policy-refused": "its policy does not allow this study",
@@ -29,6 +28,17 @@ REASONS = {
     "study-invalid": "it found the study invalid",
     "run-failed": "the computation stopped",
     "error": "an error at the site",
+    "internal-error": "an error at the site; its audit log has the text",
+    "policy-1-not-approved": "it has not approved this study",
+    "policy-2-privacy-required": "its policy asks for privacy, and the study has none",
+    "policy-3-epsilon": "its policy allows a smaller epsilon only",
+    "policy-4-delta": "its policy allows a smaller delta only",
+    "policy-5-round": "it was asked for a round that the study does not have",
+    "deadline": "no answer before the deadline",
+    "bad-reply": "its reply did not fit the schema",
+    "wrong-reply": "its reply was for another round, study or site",
+    "bad-hello": "its first answer did not fit the schema",
+    "name-taken": "another node had taken its name",
 }
 NOTES = {
     "no-cases": "no cases",

@@ -128,7 +128,7 @@ def test_every_exit_code_is_in_the_table_with_its_class():
 
 def test_every_code_that_a_round_can_show_is_explained():
     source = text(ROOT / "server" / "rounds.py")
-    from_coordinator = {c for c in re.findall(r'(?:reason=|\] = )"([a-z-]+)"', source)}
+    from_coordinator = set(re.findall(r'(?:reason=|\] = )"([a-z-]+)"', source))
     assert 'reason=f"flower-{' in source
     from_site = {kind.code for kind in subclasses(errors.FedctError)} | {"internal-error"}
     found: dict[str, set[str]] = {"site": set(), "coordinator": set()}
@@ -155,9 +155,7 @@ def test_every_command_and_option_is_listed():
             options = {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help"}
             expected[f"{name} {sub}"] = options
     table = rows(section(COORDINATOR, "Commands"))
-    assert {ticked(r[0])[0]: {t for t in ticked(r[1]) if t.startswith("--")} for r in table} == expected | {
-        "fedct-sim split": expected["fedct-sim split"]
-    }
+    assert {ticked(r[0])[0]: {t for t in ticked(r[1]) if t.startswith("--")} for r in table} == expected
 
 
 def anchors(page: Path) -> set[str]:
@@ -249,11 +247,11 @@ def test_every_command_of_the_guides_runs_as_it_is_shown(tmp_path, home):
     }
     assert {name for name in promised if not (tmp_path / "first" / name).is_file()} == set()
     assert (tmp_path / "results" / "report.html").is_file()
-    assert "of 1000 spent" in done_ledger(tmp_path, environment)
+    assert "of 1000 spent" in ledger_says(tmp_path, environment)
     assert processes_of(home) == []
 
 
-def done_ledger(folder: Path, environment: dict[str, str]) -> str:
+def ledger_says(folder: Path, environment: dict[str, str]) -> str:
     """What ``fedct-site ledger`` says of a site after the guides' runs."""
     (command,) = [command for command in commands(SITE) if command.startswith("fedct-site ledger")]
     program, *arguments = shlex.split(command)

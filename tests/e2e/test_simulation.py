@@ -84,7 +84,7 @@ def test_ctrl_c_in_a_round_ends_everything_and_the_next_run_continues(
     process.send_signal(signal.SIGINT)
     output = finished(process, 60)
     assert process.returncode == 130
-    assert "interrupted; finished parts are kept" in output
+    assert "interrupted; what was complete is kept" in output
     assert "Traceback" not in output
     assert left() == []
     assert not (out / "results.json").exists()
@@ -139,5 +139,5 @@ def test_real_ct_dealt_to_three_sites_runs_to_a_report(start, to_toml, small_stu
     assert process.returncode == 0, output
     results = read_results(out / "results.json")
     assert results.privacy.on is private
-    assert results.final.pooled.cases > 50
+    assert 0 < results.final.pooled.cases < 8
     assert (out / "report.html").exists()

@@ -118,6 +118,18 @@ def test_torch_seeds_do_not_fix_the_noise(model, data):
     assert not np.allclose(first, moved(model, data, patients(0), plan))
 
 
+def test_seeds_that_agree_in_their_low_bits_give_other_noise(model, data, monkeypatch):
+    """The attack: torch's own generator uses 32 bits of a seed, few enough to try them all."""
+    plan = dataclasses.replace(QUIET, sigma=1.0)
+    steps = []
+    for seed in (12345, 12345 + (77 << 32), 12345 + (77 << 200), 12345):
+        monkeypatch.setattr("client.training.sampler.secrets.randbits", lambda bits, seed=seed: seed % 2**bits)
+        steps.append(moved(model, data, patients(0), plan))
+    assert np.array_equal(steps[0], steps[3])  # the noise has no other source
+    assert not np.allclose(steps[0], steps[1])
+    assert not np.allclose(steps[0], steps[2])
+
+
 def test_a_patient_with_no_finite_gradient_counts_as_zero(model, data):
     inputs, labels = data
     inputs = inputs.clone()

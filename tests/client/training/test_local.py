@@ -67,12 +67,12 @@ def test_views_of_a_patient_are_averaged_into_one_case(study_of, examples):
     assert counts.confusion.sum() == examples.patients
 
 
-def test_slices_are_cases_of_their_own_unless_a_patient_may_count_once(study_of, examples):
+def test_the_slices_of_a_patient_share_its_weight(study_of, examples):
     study = study_of(task={"label_level": "slice"})
     model = initial_model(study, 0)
-    assert evaluate(model, examples, examples.groups, study).confusion.sum() == len(examples.labels)
-    weighted = evaluate(model, examples, examples.groups, study, patient_weighted=True)
-    assert weighted.confusion.sum() == pytest.approx(examples.patients)
+    counts = evaluate(model, examples, examples.groups, study)
+    assert counts.confusion.sum() == pytest.approx(examples.patients)
+    assert counts.scores[0].sum() == pytest.approx(examples.patients)
 
 
 def test_nobody_held_out_gives_zero_counts(study_of, examples):

@@ -115,7 +115,7 @@ class Sample:
         if self.faults and place == 2 and index == 9:
             return Participation(site=name, status="failed", reason="data-unusable", seconds=3.0)
         if self.faults and place == 4 and index == 2:
-            return Participation(site=name, status="absent")
+            return Participation(site=name, status="late")
         return Participation(site=name, status="ok", seconds=60 + 60 * rng.random())
 
     def _site(self, name, index, records):

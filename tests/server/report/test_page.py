@@ -28,7 +28,7 @@ HOSTILE = {
     "classes": ("<b>one</b>", "$\\frac", "{{ 7 * 7 }}"),
     "title": "<img src=http://evil.example/x.png>",
     "rounds": 3,
-    "outcome": "stopped",
+    "outcome": "failed",
     "reason": "</p><script src=http://evil.example></script>",
 }
 VOID = {"meta", "br", "hr", "img", "link", "input"}
