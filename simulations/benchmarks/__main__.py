@@ -11,7 +11,7 @@ import typer
 from common.console import run_cli, say
 from common.study import load_study
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 StudyFile = Annotated[Path, typer.Argument(help="The study file.")]
 Sites = Annotated[Path, typer.Option(help="Folder of site folders.")]
 Out = Annotated[Path, typer.Option(help="Folder for the runs.")]

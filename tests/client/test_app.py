@@ -112,3 +112,14 @@ def test_nothing_but_the_schema_leaves(call, ready):
     counts = np.frombuffer(fields["counts"], dtype="<f8")
     held_out = counts[:4].sum()
     assert held_out == round(held_out)
+
+
+def test_a_site_folder_that_can_t_be_opened_crosses_as_a_code_too(call, ready):
+    site, study, config = ready
+    (site.folder / "site.toml").write_text(f'name = "{PLANTED}"\n')
+    hello = call(site_app.hello, site, "query", config)
+    answer = Hello.from_config(dict(hello[messages.CONFIG]))
+    assert (answer.site, answer.ready, answer.code) == ("unknown", False, "site-invalid")
+    content = call(site_app.train, site, "train", config, to_vector(initial_model(study, 0)))
+    assert Reply.from_config(dict(content[messages.CONFIG])).code == "site-invalid"
+    assert PLANTED not in repr(hello) + repr(content)
