@@ -20,6 +20,10 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, mode)
         os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a full disk does not say which file
+        raise
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

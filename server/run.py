@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from flwr.serverapp import Grid
 
-from common.errors import FedctError, RunError
+from common.errors import FedctError, from_os_error
 from common.files import write_atomic
 from common.models.weights import initial_model, save_weights
 from common.privacy.plan import plan_for
@@ -42,7 +42,8 @@ def run_study(grid: Grid, study: Study, folder: RunFolder, seed: int, *, simulat
     records: list[RoundRecord] = []
     outcomes: list[Outcome] = []
     names: Sequence[str] = ()
-    final, digest, failure = FinalMetrics(), "", None
+    final, digest = FinalMetrics(), ""
+    failure: FedctError | None = None
     try:
         model = initial_model(study, seed, folder.initial_file)
         rounds = Rounds(grid, study, model, folder, seed)
@@ -65,7 +66,7 @@ def run_study(grid: Grid, study: Study, folder: RunFolder, seed: int, *, simulat
     except FedctError as error:
         failure = error
     except OSError as error:
-        failure = RunError(f"the coordinator could not write or read: {error}")
+        failure = from_os_error(error)
     results = Results(
         study_name=study.name,
         study_digest=study.digest,
@@ -85,7 +86,7 @@ def run_study(grid: Grid, study: Study, folder: RunFolder, seed: int, *, simulat
         privacy=_privacy(study),
     )
     publish(results, folder)
-    folder.event("end", outcome=results.outcome, reason=results.reason)
+    folder.event("end", outcome=results.outcome, reason=results.reason, code=failure.code if failure else "")
     if failure:
         raise failure
     return results

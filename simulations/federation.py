@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import psutil
 from client.ingest.build import ingest
 from client.site import Site, load_sites
 from common.console import say, stage
-from common.errors import DataError, PolicyRefusal, QuorumError, RunError, UsageError
+from common.errors import DataError, PolicyRefusal, QuorumError, RunError, StorageError, UsageError
 from common.study import Study
 from server.results import Results, read_results
 from server.run import publish
@@ -26,6 +27,7 @@ from simulations.flower import Runtime, launch, superlink
 KINDS = ("local", "central")
 POLL_SECONDS = 0.2
 SILENT_SECONDS = 20.0
+FULL_BYTES = 1 << 20
 
 
 def run_federation(
@@ -107,11 +109,14 @@ def _follow(study: Study, folder: RunFolder, runtime: Runtime) -> None:
                     progress(event["round"], total, note)
                 elif event["event"] == "end":
                     if event["outcome"] != "finished":
-                        raise RunError(event["reason"].rstrip("."), f"Details: '{folder.root}' and '{runtime.log}'")
+                        kind = StorageError if event.get("code") == StorageError.code else RunError
+                        raise kind(event["reason"].rstrip("."), f"Details: '{folder.root}' and '{runtime.log}'")
                     return
             if lines or _working(runtime):
                 seen = time.monotonic()
             elif time.monotonic() - seen > SILENT_SECONDS:
+                if shutil.disk_usage(folder.root).free < FULL_BYTES:
+                    raise StorageError(f"no space left in '{folder.root}'", "Free some space and run again")
                 raise RunError("Flower's simulation ended without a result", f"See '{runtime.log}'")
             time.sleep(POLL_SECONDS)
 

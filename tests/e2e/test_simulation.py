@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 
 import pytest
@@ -141,3 +142,31 @@ def test_real_ct_dealt_to_three_sites_runs_to_a_report(start, to_toml, small_stu
     assert results.privacy.on is private
     assert 0 < results.final.pooled.cases < 8
     assert (out / "report.html").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 20 MB, half a ResNet-18: the first checkpoint can't be written."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("can't mount a small file system here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(
+    start, left, to_toml, make_sites, small_study, tmp_path, small_disk
+):
+    (tmp_path / "study.toml").write_text(to_toml(small_study()))
+    out = small_disk / "out"
+    process = start("run", tmp_path / "study.toml", "--sites", make_sites(2), "--out", out)
+    output = finished(process)
+    assert process.returncode == 9, output
+    assert "no space left while writing" in output
+    assert "Traceback" not in output
+    assert not list(out.rglob("*.safetensors"))
+    assert not list(out.rglob(".*"))
+    assert read_results(out / "results.json").outcome == "failed"
+    assert left() == []
