@@ -20,7 +20,7 @@ from torchvision.models import get_model_weights
 from common.errors import StudyError
 from common.files import write_atomic
 from common.models.resnet import HEAD, build_model, state
-from common.study import Study
+from common.study import Study, canonical_json
 
 Vector = NDArray[np.float32]
 
@@ -50,8 +50,12 @@ def _selected(model: nn.Module, trainable_only: bool) -> list[nn.Parameter]:
 
 
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> str:
-    """Write safetensors atomically; returns the file's SHA-256."""
-    data = safetensors.torch.save({k: v.contiguous() for k, v in state(model).items()}, metadata)
+    """Write safetensors atomically; returns the file's SHA-256, which the weights and metadata fix.
+
+    ``metadata`` goes in as canonical JSON under one key, since the format orders its keys at random.
+    """
+    tensors = {k: v.contiguous() for k, v in state(model).items()}
+    data = safetensors.torch.save(tensors, {"fedct": canonical_json(metadata)})
     write_atomic(path, data, mode=0o644)
     return hashlib.sha256(data).hexdigest()
 

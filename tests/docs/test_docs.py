@@ -23,6 +23,7 @@ from client import policy, site
 from client.ingest.records import Reason
 from common import errors, messages, study
 from common.console import INTERRUPTED
+from simulations.benchmarks.__main__ import app as benchmarks_app
 from simulations.flower import processes_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,6 +207,25 @@ def test_every_command_shown_is_a_known_one_and_none_holds_an_address():
     assert {page for page, words in shown if words[0] != "make"} == set(RUN_IN_ORDER)
     assert not [words for _, words in shown if any("://" in word or "index" in word for word in words)]
     assert sum(words[:2] == ["fedct-sim", "run"] for _, words in shown) <= 2
+
+
+def test_the_commands_of_the_benchmarks_name_what_exists():
+    """They take many minutes, so they are not run here; their subcommands and files must be there."""
+    shown = [
+        shlex.split(line)
+        for line in re.findall(r"```sh\n(.*?)```", text(ROOT / "docs/benchmarks.md"), re.DOTALL)
+        for line in line.splitlines()
+    ]
+    assert shown
+    known = {
+        command.name or command.callback.__name__.replace("_", "-") for command in benchmarks_app.registered_commands
+    }
+    for words in shown:
+        assert words[0] in {"fedct-sim", "python"}
+        if words[0] == "python":
+            assert words[1:3] == ["-m", "simulations.benchmarks"]
+            assert words[3] in known
+        assert all((ROOT / word).exists() for word in words if word.endswith(".toml"))
 
 
 @pytest.fixture

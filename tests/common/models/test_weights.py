@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 
@@ -62,6 +64,21 @@ def test_saved_weights_are_read_back_and_started_from(tmp_path):
     assert load_file(tmp_path / "w.safetensors").keys() == dict(model.named_parameters()).keys()
     again = initial_model(study_of(initial="w.safetensors", initial_sha256=digest), 5, tmp_path / "w.safetensors")
     assert np.array_equal(to_vector(again), to_vector(model))
+
+
+def test_the_same_weights_are_the_same_bytes_in_every_process(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; import torch; from torch import nn;"
+        "from common.models.weights import save_weights; torch.manual_seed(0);"
+        "print(save_weights(Path(sys.argv[1]), nn.Linear(3, 2), {c: c for c in 'abcdef'}))"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / f"{i}")], capture_output=True, text=True, check=True
+        )
+        for i in range(3)
+    ]
+    assert len({run.stdout for run in runs}) == 1
 
 
 def test_a_file_with_another_number_of_classes_keeps_a_fresh_head(tmp_path):
