@@ -35,8 +35,8 @@ def run_federation(
 ) -> Results:
     """Run ``study`` on the site folders under ``sites_root``; results, report and model go to ``out``.
 
-    ``base``: where a relative ``model.initial`` starts. ``kinds``: comparisons to add, of ``local`` and ``central``. Cohorts that were ingested before are
-    used again. Raises FedctError; whatever was running has ended by then.
+    ``base``: where a relative ``model.initial`` starts. ``kinds``: comparisons to add, of ``local`` and
+    ``central``. Cohorts that were ingested before are used again. Raises FedctError; whatever was running has ended by then.
     """
     for kind in kinds:
         if kind not in KINDS:

@@ -52,14 +52,15 @@ def train_round(
 ) -> None:
     """Train ``model`` in place for one round with a fresh optimizer.
 
-    ``patients``: example indices of each training patient. ``seed`` fixes views, augmentation and,
-    without privacy, the draws; with ``plan`` it never reaches sampling or noise. ``steps`` defaults
+    ``patients``: example indices of each training patient. ``seed`` fixes draws, views and
+    augmentation without privacy; with ``plan`` nothing of the round depends on it. ``steps`` defaults
     to the study's local steps. Raises ValueError when there are no patients.
     """
     if not patients:
         raise ValueError("no training patients")
     model.train()
-    views_rng = np.random.default_rng([seed, round_])
+    # A known seed would tell how one patient more shifts the views of all others, beyond the clip.
+    views_rng = np.random.default_rng([seed, round_]) if plan is None else secret_generator()
     torch_rng = torch.Generator().manual_seed(int(views_rng.integers(2**62)))
 
     def batch(drawn: Sequence[NDArray[np.intp]]) -> tuple[Tensor, Tensor]:

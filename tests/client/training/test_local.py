@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,15 @@ def test_with_privacy_two_runs_of_one_seed_differ(study_of, examples):
     study = study_of()
     one, two = (to_vector(trained(study, examples, seed=4)) for _ in range(2))
     assert not np.array_equal(one, two)
+
+
+def test_with_privacy_the_seed_does_not_fix_the_views_either(study_of, examples):
+    study = study_of()
+    plan = dataclasses.replace(plan_for(study), sigma=0.0, sampling_rate=1.0)  # only the views are left to chance
+    models = [initial_model(study, 0) for _ in range(2)]
+    for model in models:
+        train_round(model, examples, examples.groups, study, plan, round_=1, seed=4)
+    assert not np.array_equal(*(to_vector(model) for model in models))
 
 
 def test_training_learns_what_can_be_learned(study_of, examples):
