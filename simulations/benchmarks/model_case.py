@@ -14,32 +14,34 @@ from simulations.federation import run_federation
 
 
 def measure(study: Study, sites: Path, out: Path, seeds: Sequence[int], *, base: Path) -> dict[str, Any]:
-    """Run ``study`` once a seed with both comparisons; figures of each run, and their mean and spread."""
+    """Run ``study`` beside central training once a seed, and beside each hospital alone with the first seed.
+
+    Figures of each run, and over the runs that have it the mean and spread of each figure.
+    """
     runs = []
     for seed in seeds:
         started = time.monotonic()
-        results = run_federation(study, sites, out / f"seed-{seed}", base=base, seed=seed, kinds=("local", "central"))
+        kinds = ("local", "central") if seed == seeds[0] else ("central",)
+        results = run_federation(study, sites, out / f"seed-{seed}", base=base, seed=seed, kinds=kinds)
         runs.append({"seed": seed, "minutes": (time.monotonic() - started) / 60, **figures(results)})
-    keys = [key for key, value in runs[0].items() if isinstance(value, float)]
-    summary = {
-        key: {
-            "mean": statistics.mean(run[key] for run in runs),
-            "sd": statistics.stdev(run[key] for run in runs) if len(runs) > 1 else None,
-        }
-        for key in keys
-    }
+    summary = {}
+    for key in [key for key, value in runs[0].items() if isinstance(value, float)]:
+        values = [run[key] for run in runs if key in run]
+        summary[key] = {"mean": statistics.mean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
     return {"study": study.name, "digest": study.digest, "runs": runs, "summary": summary}
 
 
 def figures(results: Results) -> dict[str, Any]:
     """Accuracy and macro AUROC on everybody's held-out patients; ``alone`` is the mean over hospitals."""
-    local, central = results.comparisons["local"], results.comparisons["central"]
-    alone = list(local.pooled_per_site.values())
     found: dict[str, Any] = {"cases": results.final.pooled.cases if results.final.pooled else 0}
-    for name, metrics in (("federated", [results.final.pooled]), ("central", [central.pooled]), ("alone", alone)):
+    shown = {"federated": [results.final.pooled], "central": [results.comparisons["central"].pooled]}
+    local = results.comparisons.get("local")
+    if local is not None:
+        shown["alone"] = list(local.pooled_per_site.values())
+        found["alone_own_accuracy"] = _mean([m.accuracy.value for m in local.per_site.values()])
+    for name, metrics in shown.items():
         found[f"{name}_accuracy"] = _mean([m.accuracy.value for m in _present(metrics)])
         found[f"{name}_auroc"] = _mean([m.macro_auroc.value for m in _present(metrics)])
-    found["alone_own_accuracy"] = _mean([m.accuracy.value for m in local.per_site.values()])
     return found
 
 
