@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from common.errors import SiteError
+from common.errors import SiteError, from_os_error
+from common.files import fsync_folder
 
 ENVIRONMENT = "FEDCT_SITE_KEY"
 OVERHEAD = 28
@@ -123,12 +124,12 @@ def _make(path: Path) -> bytes:
             file.write(secret.hex() + "\n")
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(partial, path)  # unlike a rename, fails if it exists: never overwrite a key
-        except FileExistsError:
-            return _read(path) or secret
-        finally:
-            partial.unlink()
+        os.link(partial, path)  # unlike a rename, fails if it exists: never overwrite a key
+        fsync_folder(path.parent)
+    except FileExistsError:
+        return _read(path) or secret
     except OSError as error:
-        raise SiteError(f"site key '{path}' can't be written ({error.strerror})", "Check the folder") from None
+        raise from_os_error(error) from error
+    finally:
+        partial.unlink(missing_ok=True)
     return secret
