@@ -29,20 +29,21 @@ class _Plain:
     """Prints ``title: done/total`` now and then, and always the last."""
 
     title: str
+    console: Console
     last: float = field(default_factory=time.monotonic)
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         if done >= total or now - self.last >= PLAIN_SECONDS:
             self.last = now
-            out.print(f"{self.title}: {done}/{total} {note}".rstrip(), markup=False, soft_wrap=True)
+            self.console.print(f"{self.title}: {done}/{total} {note}".rstrip(), markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
-def stage(title: str) -> Iterator[Callable[..., None]]:
+def stage(title: str, console: Console = out) -> Iterator[Callable[..., None]]:
     """Show the progress of one piece of work; call the value with (done, total, note="")."""
-    if not out.is_terminal:
-        yield _Plain(title)
+    if not console.is_terminal:
+        yield _Plain(title, console)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -51,7 +52,7 @@ def stage(title: str) -> Iterator[Callable[..., None]]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=out) as progress:
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=None, note="")
 
         def update(done: int, total: int, note: str = "") -> None:
@@ -60,9 +61,9 @@ def stage(title: str) -> Iterator[Callable[..., None]]:
         yield update
 
 
-def say(text: str) -> None:
+def say(text: str, console: Console = out) -> None:
     """One plain line."""
-    out.print(text, markup=False, soft_wrap=True)
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def run_cli(app: typer.Typer, name: str) -> None:
