@@ -42,6 +42,7 @@ class Reason(StrEnum):
     NOT_AXIAL = "not-axial"
     NO_LABEL = "no-label"
     CONFLICTING_LABEL = "conflicting-label"
+    NO_STRUCTURE = "no-structure"
     OTHER_SERIES = "other-series"
     PIXELS_UNREADABLE = "pixels-unreadable"
     IMPLAUSIBLE_HU = "implausible-hu"
@@ -73,6 +74,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.NOT_AXIAL: "slices are not axial, and the study wants them as acquired",
     Reason.NO_LABEL: "no label for it",
     Reason.CONFLICTING_LABEL: "the label table gives it two different classes",
+    Reason.NO_STRUCTURE: "a structure set or segmentation without the structure of the study, or on no CT series here",
     Reason.OTHER_SERIES: "another series of the same patient or study was chosen",
     Reason.PIXELS_UNREADABLE: "pixel data missing, truncated or not decodable",
     Reason.IMPLAUSIBLE_HU: "values that are no Hounsfield units: air is not near -1000",
