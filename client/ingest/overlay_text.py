@@ -25,6 +25,9 @@ _BIN = 16  # HU: drawn text that was compressed with loss spreads so far
 _LEAST_PIXELS = 12
 _SPIKE = 3.0  # times the bins around
 _MOST_SPIKES = 4
+_NEAR, _AROUND, _PEAK = 2, (9, 24), 6.0
+"""The values within _NEAR HU of a spike are _PEAK times as frequent as those _AROUND it: a vessel with contrast medium is
+bright and even too, but noisy."""
 _MOST_PARTS = 5000
 _DROP_HU, _DROP = 250, 0.5
 """Pixels lower than the text by less than this (HU, or share of its value, the larger) belong to a stroke..."""
@@ -69,8 +72,17 @@ def _spikes(hounsfield: NDArray[np.int16]) -> list[int]:
     around = sum(padded[6 + k : 6 + k + len(counts)] for k in (-5, -4, -3, -2, 2, 3, 4, 5)) / 8
     found = np.flatnonzero((counts >= _LEAST_PIXELS) & (counts >= _SPIKE * (around + 1)))
     found = found[np.argsort(-counts[found], kind="stable")][:_MOST_SPIKES]
-    modes = (int(np.bincount(bright[bright // _BIN == index]).argmax()) for index in found)
-    return [mode + BRIGHT_HU for mode in modes]
+    if not len(found):
+        return []
+    single = np.pad(np.bincount(bright), _AROUND[1])
+    modes = (int(index * _BIN + single[_AROUND[1] :][index * _BIN : (index + 1) * _BIN].argmax()) for index in found)
+    return [mode + BRIGHT_HU for mode in modes if _is_peak(single[mode : mode + 2 * _AROUND[1] + 1])]
+
+
+def _is_peak(counts: NDArray[np.int64]) -> bool:
+    """Whether the middle of ``counts`` (of single values in HU) stands out of what is around it."""
+    distance = np.abs(np.arange(len(counts)) - _AROUND[1])
+    return bool(counts[distance <= _NEAR].mean() >= _PEAK * counts[distance >= _AROUND[0]].mean())
 
 
 def _is_text(hounsfield: NDArray[np.int16], value: int) -> bool:
@@ -81,33 +93,42 @@ def _is_text(hounsfield: NDArray[np.int16], value: int) -> bool:
 
 
 def _has_row(hounsfield: NDArray[np.int16], value: int, limits: tuple[float, float, float]) -> bool:
-    """``limits``: how far below ``value`` a pixel may be, how many of a glyph have it, how far below its surroundings are."""
+    """``limits``: how far below ``value`` a pixel may be, how many of a glyph have it, how far below its surroundings are.
+
+    Parts are sifted by counting before any is looked at: noise makes thousands of them.
+    """
     depth, flat, sharp = limits
     labels, count = ndimage.label(
         (hounsfield > value - depth) & (hounsfield <= value + depth / 2), structure=_ALL_ROUND
     )
     if not _GLYPHS <= count <= _MOST_PARTS:
         return False
+    spread = 1 if flat == _FLAT_ALONE else _BIN // 2
+    of_value = np.bincount(labels[np.abs(hounsfield - value) <= spread], minlength=count + 1)
+    likely = np.flatnonzero(of_value[1:] >= flat * np.bincount(labels.ravel())[1:])
+    if len(likely) < _GLYPHS:
+        return False
+    boxes = ndimage.find_objects(labels)
     glyphs = []
-    for index, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+    for index in likely:
+        rows, columns = boxes[index]
         height, width = rows.stop - rows.start, columns.stop - columns.start
         if _HEIGHTS[0] <= height <= _HEIGHTS[1] and width <= 3 * height:
             around = slice(max(rows.start - 1, 0), rows.stop + 1), slice(max(columns.start - 1, 0), columns.stop + 1)
-            part = labels[around] == index
-            if _is_glyph(hounsfield[around] - value, part, flat, sharp):
+            part = labels[around] == index + 1
+            if _is_glyph(hounsfield[around] - value, part, sharp):
                 glyphs.append(_Glyph(rows.start, rows.stop, columns.start, columns.stop, _is_open(part)))
     return _stand_in_a_row(glyphs)
 
 
-def _is_glyph(above: NDArray[np.int16], part: NDArray[np.bool_], flat: float, sharp: float) -> bool:
-    """Whether one part is flat, sharp and of thin strokes; ``above``: HU above the text's value."""
+def _is_glyph(above: NDArray[np.int16], part: NDArray[np.bool_], sharp: float) -> bool:
+    """Whether one part is sharp and of thin strokes; ``above``: HU above the text's value."""
     ring = ndimage.binary_dilation(part, structure=_ALL_ROUND) & ~part
     outline, height = int(ring.sum()), int(part.any(axis=1).sum())
     if outline == 0 or 2 * part.sum() / outline > max(_STROKE * height, 1.5):
         return False
-    of_value = (np.abs(above[part]) <= (1 if flat == _FLAT_ALONE else _BIN // 2)).mean()
     lower, higher = (above[ring] < -sharp).mean(), (above[ring] > 0).mean()
-    return bool(of_value >= flat and lower >= _SHARP and higher <= _HIGHER)
+    return bool(lower >= _SHARP and higher <= _HIGHER)
 
 
 def _is_open(part: NDArray[np.bool_]) -> bool:
