@@ -6,6 +6,7 @@ In a terminal a bar moves; otherwise plain lines appear, at most one every few s
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -68,6 +69,7 @@ def say(text: str, console: Console = out) -> None:
 
 def run_cli(app: typer.Typer, name: str) -> None:
     """Run a command; an error of ours is one line and its exit code, the trace only with --debug."""
+    signal.signal(signal.SIGTERM, _interrupt)
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -82,6 +84,11 @@ def run_cli(app: typer.Typer, name: str) -> None:
     if code == INTERRUPTED:
         err.print(f"{name}: interrupted; what was complete is kept", markup=False)
     sys.exit(code)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    """To be stopped is to be interrupted: what was started is ended, whoever asks."""
+    raise KeyboardInterrupt
 
 
 def _report(error: Exception, name: str) -> int:
