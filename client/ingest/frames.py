@@ -33,7 +33,11 @@ def read_frames(dataset: pydicom.Dataset, indices: Sequence[int], rows: int, col
         raise PixelsUnreadable("header of another size")
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     if not syntax.is_encapsulated:
-        yield from _checked(iter_pixels(dataset, indices=indices, raw=True), rows, columns)
+        plain = _plain_type(dataset)
+        if plain is not None:
+            yield from (_plain_frame(dataset.PixelData, plain, index, rows, columns) for index in indices)
+        else:
+            yield from _checked(iter_pixels(dataset, indices=indices, raw=True), rows, columns)
         return
     _quiet()
     for index in indices:
@@ -43,6 +47,22 @@ def read_frames(dataset: pydicom.Dataset, indices: Sequence[int], rows: int, col
             yield _decode_12_bit(frame, rows, columns)
         else:
             yield from _checked(iter_pixels(dataset, indices=[index], raw=True), rows, columns)
+
+
+def _plain_type(dataset: pydicom.Dataset) -> np.dtype[np.integer] | None:
+    """Type of stored values that fill whole words, as nearly all uncompressed CT has; None for any other."""
+    bits = int(dataset.BitsAllocated)
+    if bits not in (16, 32) or dataset["PixelData"].VR == "OB":
+        return None
+    order = "<" if dataset.original_encoding[1] else ">"
+    return np.dtype(f"{order}{'i' if int(dataset.PixelRepresentation) == 1 else 'u'}{bits // 8}")
+
+
+def _plain_frame(content: bytes, kind: np.dtype[np.integer], index: int, rows: int, columns: int) -> Stored:
+    """A frame as it lies in ``content``. Raises ValueError where that is too short."""
+    pixels = rows * columns
+    frame = np.frombuffer(content, kind, pixels, index * pixels * kind.itemsize)
+    return frame.reshape(rows, columns).astype(kind.newbyteorder("="), copy=False)
 
 
 def _checked(frames: Iterator[Stored], rows: int, columns: int) -> list[Stored]:
