@@ -105,7 +105,9 @@ class Input(_Frozen):
     slice_spacing_mm: float = Field(default=0.0, ge=0, le=50)
     planes: int = Field(default=0, ge=0, le=4096)
     size: int = Field(ge=32, le=512)
-    kernels: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(default=(), max_length=32, strict=False)
+    kernels: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
+        default=(), max_length=32, strict=False
+    )
     thickness_mm: float = Field(default=0.0, ge=0, le=50)
     denoise: Literal["none", "median", "non-local-means"] = "none"
     normalise: Literal["none", "z-score", "clahe"] = "none"
