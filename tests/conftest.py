@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -94,6 +95,9 @@ def _write_series(
         pydicom.dcmwrite(folder / f"{number:05d}-{patient_id}-{seed}", dataset)
         uids.append(str(dataset.SOPInstanceUID))
     return uids
+
+settings.register_profile("untimed", deadline=None)  # no test is timed: a busy machine is no fault
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
