@@ -3,6 +3,8 @@
 ::
 
     SITE/
+      site.key         the site's secret: pseudonyms, the scan index and encrypted cohorts hang on it (client.keys)
+      scan.sqlite      what the last scan found in each file, encrypted (client.ingest.index)
       site.toml        name, where DICOM and labels lie, and the site's policy
       cohorts/         ingested cohorts, one folder each (client.ingest)
       approved/        one canonical study a file, named by digest: what the site agreed to
@@ -34,10 +36,16 @@ class _Frozen(BaseModel):
 
 
 class DataSettings(_Frozen):
-    """Where the hospital's data lie; relative paths are taken from the site folder."""
+    """Where the hospital's data lie; relative paths are taken from the site folder.
+
+    ``encrypt``: cohorts are stored encrypted with the site key. ``key_file``: where that key lies (see
+    ``client.keys``); it may be another disk, which is what makes encryption worth having.
+    """
 
     dicom: str = "dicom"
     labels: str = "labels.csv"
+    encrypt: bool = False
+    key_file: str = "site.key"
 
 
 class PolicySettings(_Frozen):
@@ -84,6 +92,10 @@ class Site:
     @property
     def labels_file(self) -> Path:
         return self.folder / self.config.data.labels
+
+    @property
+    def key_file(self) -> Path:
+        return self.folder / self.config.data.key_file
 
     @property
     def cohorts_dir(self) -> Path:

@@ -6,6 +6,7 @@ In a terminal a bar moves; otherwise plain lines appear, at most one every few s
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,20 +30,21 @@ class _Plain:
     """Prints ``title: done/total`` now and then, and always the last."""
 
     title: str
+    console: Console
     last: float = field(default_factory=time.monotonic)
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         if done >= total or now - self.last >= PLAIN_SECONDS:
             self.last = now
-            out.print(f"{self.title}: {done}/{total} {note}".rstrip(), markup=False, soft_wrap=True)
+            self.console.print(f"{self.title}: {done}/{total} {note}".rstrip(), markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
-def stage(title: str) -> Iterator[Callable[..., None]]:
+def stage(title: str, console: Console = out) -> Iterator[Callable[..., None]]:
     """Show the progress of one piece of work; call the value with (done, total, note="")."""
-    if not out.is_terminal:
-        yield _Plain(title)
+    if not console.is_terminal:
+        yield _Plain(title, console)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -51,7 +53,7 @@ def stage(title: str) -> Iterator[Callable[..., None]]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=out) as progress:
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=None, note="")
 
         def update(done: int, total: int, note: str = "") -> None:
@@ -60,13 +62,14 @@ def stage(title: str) -> Iterator[Callable[..., None]]:
         yield update
 
 
-def say(text: str) -> None:
+def say(text: str, console: Console = out) -> None:
     """One plain line."""
-    out.print(text, markup=False, soft_wrap=True)
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def run_cli(app: typer.Typer, name: str) -> None:
     """Run a command; an error of ours is one line and its exit code, the trace only with --debug."""
+    signal.signal(signal.SIGTERM, _interrupt)
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -81,6 +84,11 @@ def run_cli(app: typer.Typer, name: str) -> None:
     if code == INTERRUPTED:
         err.print(f"{name}: interrupted; what was complete is kept", markup=False)
     sys.exit(code)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    """To be stopped is to be interrupted: what was started is ended, whoever asks."""
+    raise KeyboardInterrupt
 
 
 def _report(error: Exception, name: str) -> int:

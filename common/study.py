@@ -30,12 +30,18 @@ class _Frozen(BaseModel):
 
 
 class Task(_Frozen):
-    """What is predicted. ``label_values`` are the labels as the table writes them, one a class."""
+    """What is predicted. ``label_values`` are the labels as the table writes them, one a class.
+
+    ``structure``: instead of a table, the name of a structure (ROIName of an RTSTRUCT or SegmentLabel of a
+    DICOM segmentation; letter case is ignored). A slice on which it is drawn has the second class; one of a
+    series that was contoured, where it is not drawn, the first.
+    """
 
     classes: tuple[Label, ...] = Field(min_length=2, max_length=64, strict=False)
     label_column: Label = "label"
     label_level: Literal["patient", "study", "series", "slice"] = "patient"
     label_values: tuple[Label, ...] = Field(default=(), strict=False)
+    structure: str = Field(default="", max_length=64)
 
     @model_validator(mode="after")
     def _distinct(self) -> Task:
@@ -45,6 +51,15 @@ class Task(_Frozen):
         if self.label_values and len(self.label_values) != len(self.classes):
             raise ValueError(
                 f"label_values has {len(self.label_values)} entries; expected one a class ({len(self.classes)})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _present_or_absent(self) -> Task:
+        if self.structure and (self.label_level != "slice" or len(self.classes) != 2):
+            raise ValueError(
+                f"structure '{self.structure}' labels slices as absent or present; expected label_level 'slice' "
+                f"and two classes (got '{self.label_level}' and {len(self.classes)})"
             )
         return self
 
@@ -74,6 +89,13 @@ class Input(_Frozen):
     ``size * spacing_mm``, centred on the volume. ``slice_spacing_mm``: distance between neighbouring
     planes; 0 keeps the slices as acquired (axial only). ``planes``: how many central planes become
     examples, 0 for all (axial only).
+
+    Of several reconstructions of a study one is taken: ``kernels`` are patterns of ConvolutionKernel in
+    order of preference (``*`` stands for anything, letter case is ignored), ``thickness_mm`` the slice
+    thickness to come nearest to, 0 for the thinnest. ``denoise``: a median over 3 x 3 pixels or
+    non-local means, on each plane in HU. ``normalise``: after windowing, ``z-score`` takes each plane's mean
+    to the middle of the range and three standard deviations to its ends, ``clahe`` equalises its histogram
+    locally (contrast-limited).
     """
 
     modality: Literal["CT"] = "CT"
@@ -83,6 +105,12 @@ class Input(_Frozen):
     slice_spacing_mm: float = Field(default=0.0, ge=0, le=50)
     planes: int = Field(default=0, ge=0, le=4096)
     size: int = Field(ge=32, le=512)
+    kernels: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
+        default=(), max_length=32, strict=False
+    )
+    thickness_mm: float = Field(default=0.0, ge=0, le=50)
+    denoise: Literal["none", "median", "non-local-means"] = "none"
+    normalise: Literal["none", "z-score", "clahe"] = "none"
 
     @model_validator(mode="after")
     def _planes(self) -> Input:

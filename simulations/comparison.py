@@ -28,6 +28,7 @@ from client.ingest.cohort import Cohort, open_cohort
 from client.site import Site
 from client.training.evaluate import evaluate as count
 from client.training.local import train_round
+from common.children import begin_child
 from common.metrics import Counts
 from common.models.weights import initial_model
 from common.privacy.plan import plan_for
@@ -127,6 +128,7 @@ def _run(jobs: dict[str, _Job], progress: Progress) -> dict[str, dict[str, Count
 
 def _start_worker(done: Synchronized[int]) -> None:
     global _done  # noqa: PLW0603 - a shared counter reaches a spawned worker only this way
+    begin_child()
     _done = done
     torch.set_num_threads(1)
 

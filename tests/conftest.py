@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import random
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import settings
+from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from client.ingest.geometry import Series
+from client.ingest.records import Header
 from client.site import DataSettings, PolicySettings, Site, SiteConfig, create_site
 from common.study import Study, parse_study
 
@@ -88,10 +96,73 @@ def _write_series(
         uids.append(str(dataset.SOPInstanceUID))
     return uids
 
+settings.register_profile("untimed", deadline=None)  # no test is timed: a busy machine is no fault
+settings.load_profile("untimed")
+
 
 @pytest.fixture(scope="session")
 def write_series() -> Callable[..., list[str]]:
     return _write_series
+
+
+@pytest.fixture(scope="session")
+def make_series() -> Callable[..., Series]:
+    """A sound series without files: ``slices`` of 10 x 10 pixels of 1 mm, ``step`` mm apart; keywords replace
+    values of its headers.
+    """
+    counter = itertools.count()
+
+    def make(slices: int = 4, step: float = 2.0, start: float = 0.0, **values: Any) -> Series:
+        number = next(counter)
+        common: dict[str, Any] = {
+            "patient_id": "P1",
+            "study_uid": "1.2.3",
+            "series_uid": f"1.2.3.{number}",
+            "frame_of_reference": "",
+            "orientation": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+            "spacing": (1.0, 1.0),
+            "rows": 10,
+            "columns": 10,
+            "frame": 0,
+            "original": True,
+            "primary": True,
+            "acquisition": "1",
+            "thickness": step,
+            "kernel": "B30f",
+            "vendor": "SIEMENS",
+            "syntax": str(ExplicitVRLittleEndian),
+        } | values
+        headers = tuple(
+            Header(
+                path=f"{number}/{index}",
+                sop_uid=f"1.2.3.{number}.{index}",
+                position=(0.0, 0.0, start + index * step),
+                **common,
+            )
+            for index in range(slices)
+        )
+        affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [step, 0, 0, start], [0, 0, 0, 1]], float)
+        return Series(headers, affine, np.arange(slices, dtype=np.float64))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def memory_peak() -> Callable[[int], AbstractContextManager[None]]:
+    """``with memory_peak(limit)``: the body may not allocate more than ``limit`` bytes at any time."""
+
+    @contextmanager
+    def watch(limit: int) -> Iterator[None]:
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            yield
+            assert tracemalloc.get_traced_memory()[1] - before <= limit
+        finally:
+            tracemalloc.stop()
+
+    return watch
 
 
 @pytest.fixture(scope="session")
@@ -120,6 +191,24 @@ def make_study() -> Callable[..., Study]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def study_file() -> Callable[[Path, Study], None]:
+    """Write a study as TOML."""
+
+    def scalar(value: Any) -> str:
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{key} = {scalar(one)}" for key, one in value.items()) + "}"
+        if isinstance(value, list):
+            return f"[{', '.join(map(scalar, value))}]"
+        return json.dumps(value)  # TOML spells these the same way
+
+    def write(path: Path, study: Study) -> None:
+        content = study.model_dump(mode="json", exclude_none=True)
+        path.write_text("\n".join(f"{key} = {scalar(value)}" for key, value in content.items()) + "\n")
+
+    return write
 
 
 @pytest.fixture
@@ -172,6 +261,14 @@ def small_study() -> Callable[..., Study]:
     return make
 
 
+def trunk(shape: tuple[int, int, int], rng: np.random.Generator) -> NDArray[np.float64]:
+    """HU of a block of tissue (40) in air (-1000), both with noise."""
+    _, rows, columns = shape
+    voxels = np.full(shape, -1000.0)
+    voxels[:, rows // 4 : -rows // 4, columns // 4 : -columns // 4] = 40
+    return np.asarray(np.rint(voxels + rng.normal(0, 15, shape)))
+
+
 @pytest.fixture
 def make_sites(tmp_path: Path, write_series: Callable[..., list[str]]) -> Callable[..., Path]:
     """Write ``sites`` simulated site folders of ``patients`` tiny CT series each; returns their folder."""
@@ -186,8 +283,8 @@ def make_sites(tmp_path: Path, write_series: Callable[..., list[str]]) -> Callab
             rows = ["patient_id,label"]
             for index in range(patients):
                 bright = index % 2
-                voxels = rng.integers(-1000, -800, (8, 16, 16)).astype(float)
-                voxels[2:6, 5:11, 5:11] += 1200 * bright
+                voxels = trunk((8, 16, 16), rng)
+                voxels[2:6, 5:11, 5:11] += 300 * bright
                 patient = f"S{number}P{index}"
                 write_series(folder / "dicom" / patient, voxels, patient_id=patient, seed=index)
                 rows.append(f"{patient},{'bright' if bright else 'dark'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from client.cli.cohort import cohort
 from client.cli.ingest import ingest
 from client.cli.ledger import ledger
 from common.console import run_cli
@@ -15,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(ingest)
+app.add_typer(cohort, name="cohort")
 app.command()(ledger)
 
 

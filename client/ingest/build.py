@@ -1,11 +1,12 @@
-"""Ingest: a site's DICOM folder and label table become the cohort of a study."""
+"""Ingest: a site's DICOM folder and labels become the cohort of a study."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
-import importlib.metadata
+import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,83 +15,112 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.ingest.cohort import EXAMPLE, FORMAT, PATIENT, cohort_folder, open_cohort
-from client.ingest.geometry import build_series
-from client.ingest.labels import ID_COLUMNS, parse_labels, read_table
-from client.ingest.planes import PlanePlan, render, slices_needed
+from client.ingest.cohort import (
+    EXAMPLE,
+    FORMAT,
+    PATIENT,
+    Cohort,
+    cohort_folder,
+    new_manifest,
+    reusable_cohort,
+)
+from client.ingest.distributions import distributions
+from client.ingest.geometry import Series, build_series
+from client.ingest.index import ScanIndex
+from client.ingest.labels import ID_COLUMNS, Labels, parse_labels, read_table
+from client.ingest.plausibility import BIN_HU, BINS, LOWEST_HU
 from client.ingest.pool import Workers, available_cores, start_workers
-from client.ingest.records import Header, Reason, Skip
-from client.ingest.report import IngestReport, count_skips
-from client.ingest.scan import Entry, fingerprint, read_headers, walk
+from client.ingest.records import Reason, Skip
+from client.ingest.render import Unusable, make_planes, render_job
+from client.ingest.report import IngestReport, account, class_counts, study_identity
+from client.ingest.report_page import REPORT_JSON, report_files
+from client.ingest.scan import Entry, Scanned, fingerprint, scan, walk
 from client.ingest.select import Chosen, choose_series, is_held_out
-from client.ingest.store import CohortWriter, only_ingest
-from client.ingest.volume import PixelsUnreadable, read_volume
+from client.ingest.store import CohortWriter, Seal, only_ingest
+from client.ingest.structures import structure_labels
+from client.keys import SiteKey, load_or_make_key
 from client.site import Site
 from common.errors import DataError, from_os_error
-from common.study import Study, Window
+from common.study import Study
 
 Progress = Callable[[int, int], None]
-_CHUNK = 64  # headers a job
+_EDGES = LOWEST_HU + BIN_HU * np.arange(-1, BINS)
 _MANY_FILES, _MANY_BYTES = 4096, 256 * 2**20  # below both, starting processes takes longer than reading
 
 
 @dataclass(frozen=True)
-class RenderJob:
-    """All that a process needs to make the planes of one series; ``affine`` is that of ``paths``."""
+class Source:
+    """What an ingest reads: the DICOM folder, and the label table unless the study names a structure."""
 
-    root: Path
-    paths: tuple[str, ...]
-    rows: int
-    columns: int
-    affine: NDArray[np.float64]
-    plan: PlanePlan
-    windows: tuple[Window, ...]
+    dicom: Path
+    labels: Path
 
 
 @dataclass(frozen=True)
 class _Placed:
-    """A series in the store: its planes begin at index ``first``."""
+    """A series in the store: its planes begin at index ``first``. ``histogram``: HU, as ``plausibility`` bins them."""
 
     chosen: Chosen
     first: int
+    histogram: NDArray[np.int64]
 
 
-def ingest(site: Site, study: Study, progress: Progress | None = None, workers: int | None = None) -> IngestReport:
+@dataclass(frozen=True)
+class _Labelled:
+    """Labels, the label files that were used, and those that were not."""
+
+    labels: Labels
+    used: frozenset[str]
+    skips: list[Skip]
+
+
+def ingest(
+    site: Site,
+    study: Study,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    *,
+    dicom: Path | None = None,
+    labels: Path | None = None,
+    reuse: bool = True,
+) -> IngestReport:
     """Make the cohort of ``study`` at ``site``, or reuse it when study, files and labels are unchanged.
 
     ``progress`` is called with (done, total), counted in files: each is looked at once for its header and
     once for its pixels. ``workers``: processes, all cores by default; few files are read in this one.
+    ``dicom`` and ``labels`` are taken instead of the site's. With ``reuse`` off the cohort is made anew.
     Raises DataError when the folder or the labels can't be used, SiteError while another ingest runs,
     StorageError when the disk is full. A failed ingest leaves the former cohort as it was.
     """
     start = time.monotonic()
+    source = Source(dicom or site.dicom_dir, labels or site.labels_file)
     try:
-        report = _ingest(site, study, progress or _silent, workers)
+        return _ingest(_Build(site, study, source, progress or _silent, start), workers, reuse=reuse)
     except OSError as error:
         raise from_os_error(error) from error
-    return dataclasses.replace(report, seconds=time.monotonic() - start)
 
 
 def _silent(_done: int, _total: int) -> None:
     """Progress that nobody watches."""
 
 
-def _ingest(site: Site, study: Study, progress: Progress, workers: int | None) -> IngestReport:
-    entries, skips = _walk(site.dicom_dir)
-    table = read_table(site.labels_file)
-    labels = parse_labels(table, study.task, str(site.labels_file))
-    source = fingerprint(entries, f"{FORMAT}\0".encode() + table)
-    with only_ingest(site.cohorts_dir):
-        former = _reuse(site, study, source)
-        if former is not None:
-            return former
+def _ingest(build: _Build, workers: int | None, *, reuse: bool) -> IngestReport:
+    entries, skips = _walk(build.source.dicom)
+    table = None if build.study.task.structure else read_table(build.source.labels)
+    digest = fingerprint(entries, f"{FORMAT}\0".encode() + (table or b""))
+    with only_ingest(build.site.cohorts_dir):
+        key = load_or_make_key(build.site.key_file)
+        former = reusable_cohort(build.site, build.study, digest) if reuse else None
+        report = _former_report(former, build.start)
+        if report is not None:
+            return report
         many = len(entries) >= _MANY_FILES or sum(entry.size for entry in entries) >= _MANY_BYTES
         with start_workers((workers or available_cores()) if many else 1) as pool:
-            return _Build(site, study, pool, progress).run(entries, skips, labels, source)
+            return build.run(pool, key, entries, skips, table, digest)
 
 
 def _walk(root: Path) -> tuple[list[Entry], list[Skip]]:
-    remedy = "Set data.dicom in site.toml to the folder of the DICOM export"
+    remedy = "Give the folder of the DICOM export, or set data.dicom in site.toml to it"
     if not root.is_dir():
         raise DataError(f"DICOM folder '{root}' does not exist", remedy)
     entries, skips = walk(root)
@@ -99,106 +129,122 @@ def _walk(root: Path) -> tuple[list[Entry], list[Skip]]:
     return entries, skips
 
 
-def _reuse(site: Site, study: Study, source: str) -> IngestReport | None:
-    """The report of the cohort on disk if it was made from the same study and files."""
-    try:
-        cohort = open_cohort(site, study)
-        return IngestReport(**cohort.counts, reused=True) if cohort.source_digest == source else None
-    except (DataError, TypeError):  # absent or damaged: made anew
+def _former_report(cohort: Cohort | None, start: float) -> IngestReport | None:
+    """The report of a cohort on disk that fits, if it can be read."""
+    if cohort is None:
         return None
+    with contextlib.suppress(DataError):  # damaged: made anew
+        report = IngestReport.from_json(cohort.read_file(REPORT_JSON))
+        return dataclasses.replace(report, reused=True, seconds=time.monotonic() - start)
+    return None
 
 
 @dataclass(frozen=True)
 class _Build:
-    """One ingest that reads the files: what it needs all along."""
+    """One ingest: what it needs all along."""
 
     site: Site
     study: Study
-    pool: Workers
+    source: Source
     progress: Progress
+    start: float
 
-    def run(self, entries: list[Entry], skips: list[Skip], labels: dict[str, int], source: str) -> IngestReport:
-        """Scan, choose, render, write; returns the report of a cohort that is in its place."""
-        headers, unread = self._scan(entries)
-        series, refused = build_series(headers)
-        chosen, unchosen = choose_series(series, labels, self.study)
+    def run(
+        self,
+        pool: Workers,
+        key: SiteKey,
+        entries: list[Entry],
+        unread: list[Skip],
+        table: bytes | None,
+        digest: str,
+    ) -> IngestReport:
+        """Scan, label, choose, render, write; returns the report of a cohort that is in its place."""
+        with ScanIndex(self.site.folder / "scan.sqlite", key, self.source.dicom.resolve()) as index:
+            scanned = scan(self.source.dicom, entries, index, pool, lambda done, total: self.progress(done, 2 * total))
+        series, refused = build_series(scanned.headers)
+        labelled = self._label(scanned, series, table)
+        chosen, unchosen = choose_series(series, labelled.labels, self.study)
+        skips = [*unread, *scanned.skips, *refused, *labelled.skips, *unchosen]
         if series and not chosen and all(skip.reason == Reason.NO_LABEL for skip in unchosen):
-            column = ID_COLUMNS[self.study.task.label_level]
-            raise DataError(
-                f"no row of '{self.site.labels_file}' matches the data: its column '{column}' names none of the CT "
-                f"in '{self.site.dicom_dir}'",
-                "Check that the label table belongs to this export",
-            )
-        files = len(entries) + len(skips)
-        skips = [*skips, *unread, *refused, *unchosen]
+            raise self._nothing_labelled()
         shape = (len(self.study.input.windows), self.study.input.size, self.study.input.size)
-        with CohortWriter(cohort_folder(self.site, self.study), shape) as writer:
-            placed, undecoded = self._render(chosen, writer, 2 * len(entries))
+        seal = Seal.new(key, self.study.cohort_digest) if self.site.config.data.encrypt else None
+        with CohortWriter(cohort_folder(self.site, self.study), shape, seal) as writer:
+            placed, undecoded = self._render(pool, chosen, writer, scanned.files)
             skips += undecoded
+            files = scanned.files + len(unread)
             if not placed:
-                raise _nothing_usable(self.site.dicom_dir, skips)
-            examples, patients = _tables(placed, self.study)
-            report = _report(files, skips, placed, (examples, patients), self.study.task.classes)
-            used = frozenset[str]().union(*(one.chosen.ids for one in placed))
-            report = dataclasses.replace(report, rows_without_data=len(labels) - len(used))
-            writer.commit(examples, patients, _manifest(self.study, source, report))
+                raise self._nothing_usable(skips, files)
+            examples, patients = _tables(placed, self.study, key)
+            used = labelled.used.union(header.path for one in placed for header in one.chosen.series.headers)
+            report = IngestReport(
+                study=study_identity(self.study),
+                files=account(skips, used, files, dataclasses.asdict(scanned.changes)),
+                labels=labelled.labels.report(series, self.study.task),
+                encrypted=seal is not None,
+                skips=tuple(skip for skip in skips if skip.path not in used),
+                seconds=time.monotonic() - self.start,
+                **_findings(placed, examples, patients, self.study),
+            )
+            pages = report_files(report, self.study, examples, patients, writer.planes())
+            writer.commit(examples, patients, new_manifest(self.study, digest), pages)
         return report
 
-    def _scan(self, entries: list[Entry]) -> tuple[list[Header], list[Skip]]:
-        """The headers of all files, in the order of ``entries``."""
-        paths = [entry.path for entry in entries]
-        chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-        headers: list[Header] = []
-        skips: list[Skip] = []
-        for results in self.pool.map(functools.partial(read_headers, self.site.dicom_dir), chunks):
-            headers += [result for result in results if isinstance(result, Header)]
-            skips += [result for result in results if isinstance(result, Skip)]
-            self.progress(len(headers) + len(skips), 2 * len(paths))
-        return headers, skips
+    def _label(self, scanned: Scanned, series: list[Series], table: bytes | None) -> _Labelled:
+        """Labels from the table, or from the structure sets of the folder."""
+        if table is not None:
+            kinds = {"rtstruct": "RT Structure Set Storage", "seg": "Segmentation Storage"}
+            skips = [Skip(one.path, Reason.NOT_CT, kinds[one.kind]) for one in scanned.annotations]
+            return _Labelled(parse_labels(table, self.study.task, str(self.source.labels)), frozenset(), skips)
+        found = structure_labels(scanned.annotations, series, self.source.dicom, self.study.task)
+        return _Labelled(found.labels, frozenset(found.used), list(found.skips))
 
-    def _render(self, chosen: list[Chosen], writer: CohortWriter, total: int) -> tuple[list[_Placed], list[Skip]]:
+    def _render(
+        self, pool: Workers, chosen: list[Chosen], writer: CohortWriter, files: int
+    ) -> tuple[list[_Placed], list[Skip]]:
         """Write the planes of each series as they come; files without pixels to read count as done."""
-        jobs = (_job(self.site.dicom_dir, one, self.study) for one in chosen)
-        done = total - sum(len(one.series.headers) for one in chosen)
+        jobs = (render_job(self.source.dicom, one, self.study) for one in chosen)
+        done = 2 * files - sum(len(_paths(one)) for one in chosen)
         placed: list[_Placed] = []
         skips: list[Skip] = []
-        for one, planes in zip(chosen, self.pool.map(make_planes, jobs), strict=True):
-            if planes is None:
-                skips += [Skip(header.path, Reason.PIXELS_UNREADABLE) for header in one.series.headers]
+        for one, result in zip(chosen, pool.map(make_planes, jobs), strict=True):
+            if isinstance(result, Unusable):
+                skips += [Skip(path, result.reason, result.detail) for path in _paths(one)]
             else:
-                placed.append(_Placed(one, writer.add(planes)))
-            done += len(one.series.headers)
-            self.progress(done, total)
+                placed.append(_Placed(one, writer.add(result.planes), result.histogram))
+            done += len(_paths(one))
+            self.progress(min(done, 2 * files), 2 * files)
         return placed, skips
 
+    def _nothing_labelled(self) -> DataError:
+        task = self.study.task
+        if task.structure:
+            return DataError(
+                f"no RTSTRUCT or segmentation in '{self.source.dicom}' draws '{task.structure}' on its CT",
+                "Check task.structure in the study, and that the structure sets are part of the export",
+            )
+        column = ID_COLUMNS[task.label_level]
+        return DataError(
+            f"no row of '{self.source.labels}' matches the data: its column '{column}' names none of the CT "
+            f"in '{self.source.dicom}'",
+            "Check that the label table belongs to this export",
+        )
 
-def _job(root: Path, one: Chosen, study: Study) -> RenderJob:
-    """The job of one series, cut to the slices that its planes touch."""
-    first, end = slices_needed(one.series, one.plan)
-    affine = one.series.affine.copy()
-    affine[:3, 3] += first * affine[:3, 0]
-    _, rows, columns = one.series.shape
-    paths = tuple(header.path for header in one.series.headers[first:end])
-    return RenderJob(root, paths, rows, columns, affine, one.plan, study.input.windows)
-
-
-def make_planes(job: RenderJob) -> NDArray[np.uint8] | None:
-    """The planes of one series, uint8 [planes, windows, size, size]; None if its pixels can't be read."""
-    try:
-        volume = read_volume(job.root, job.paths, job.rows, job.columns)
-    except PixelsUnreadable:
-        return None
-    return render(volume, job.affine, job.plan, job.windows)
-
-
-def _nothing_usable(root: Path, skips: list[Skip]) -> DataError:
-    counts, _ = count_skips(skips)
-    shown = ", ".join(f"{count} {code}" for code, count in sorted(counts.items(), key=lambda item: -item[1]))
-    return DataError(f"DICOM folder '{root}' holds no CT series that can be used (files: {shown})", "Check the export")
+    def _nothing_usable(self, skips: list[Skip], files: int) -> DataError:
+        refused = account(skips, frozenset(), files).refused
+        shown = ", ".join(f"{count} {code}" for code, count in sorted(refused.items(), key=lambda item: -item[1]))
+        return DataError(
+            f"DICOM folder '{self.source.dicom}' holds no CT series that can be used (files: {shown})",
+            "Check the export",
+        )
 
 
-def _tables(placed: list[_Placed], study: Study) -> tuple[NDArray[np.void], NDArray[np.void]]:
-    """The tables of examples and of patients; patients are numbered in the order of ``placed``."""
+def _paths(chosen: Chosen) -> frozenset[str]:
+    return frozenset(header.path for header in chosen.series.headers)
+
+
+def _tables(placed: list[_Placed], study: Study, key: SiteKey) -> tuple[NDArray[np.void], NDArray[np.void]]:
+    """The cohort's tables of examples and patients; patients in the order in which they come."""
     numbers: dict[str, int] = {}
     parts: list[NDArray[np.void]] = []
     for one in placed:
@@ -210,6 +256,8 @@ def _tables(placed: list[_Placed], study: Study) -> tuple[NDArray[np.void], NDAr
     examples = np.concatenate(parts)
     patients = np.zeros(len(numbers), dtype=PATIENT)
     split = study.evaluation
+    pseudonyms = b"".join(key.pseudonym("patient", patient_id) for patient_id in numbers)
+    patients["pseudonym"] = np.frombuffer(pseudonyms, np.uint8).reshape(len(numbers), -1)
     patients["holdout"] = [is_held_out(split.split_seed, patient_id, split.holdout) for patient_id in numbers]
     lowest = np.full(len(numbers), len(study.task.classes))
     highest = np.full(len(numbers), -1)
@@ -219,35 +267,20 @@ def _tables(placed: list[_Placed], study: Study) -> tuple[NDArray[np.void], NDAr
     return examples, patients
 
 
-def _report(
-    files: int,
-    skips: list[Skip],
-    placed: list[_Placed],
-    tables: tuple[NDArray[np.void], NDArray[np.void]],
-    classes: tuple[str, ...],
-) -> IngestReport:
-    examples, patients = tables
-    skipped, skip_examples = count_skips(skips)
-    counts = np.bincount(examples["label"], minlength=len(classes))
-    return IngestReport(
-        files_total=files,
-        files_accepted=sum(len(one.chosen.series.headers) for one in placed),
-        skipped=skipped,
-        skip_examples=skip_examples,
-        series=len(placed),
-        patients=len(patients),
-        patients_held_out=int(patients["holdout"].sum()),
-        examples=len(examples),
-        class_counts=dict(zip(classes, counts.tolist(), strict=True)),
-        rows_without_data=0,
-    )
-
-
-def _manifest(study: Study, source: str, report: IngestReport) -> dict[str, Any]:
+def _findings(
+    placed: list[_Placed], examples: NDArray[np.void], patients: NDArray[np.void], study: Study
+) -> dict[str, Any]:
+    """What the report says of the cohort, by the names of ``IngestReport``."""
+    series = [one.chosen.series for one in placed]
+    histogram = sum((one.histogram for one in placed), np.zeros(BINS, np.int64))
     return {
-        "format": FORMAT,
-        "cohort_digest": study.cohort_digest,
-        "code_version": importlib.metadata.version("fedct"),
-        "source": source,
-        "counts": report.counts(),
+        "series": len(placed),
+        "corrected": dict(Counter(re.split(r" \d", note)[0] for one in series for note in one.notes)),
+        "chosen_by": dict(Counter(one.chosen.decided_by for one in placed)),
+        "studies": len({(one.patient_id, one.headers[0].study_uid) for one in series}),
+        "patients": len(patients),
+        "held_out": int(patients["holdout"].sum()),
+        "examples": len(examples),
+        "classes": class_counts(examples, patients, study.task.classes),
+        "distributions": distributions(series, _EDGES, histogram),
     }

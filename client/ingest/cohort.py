@@ -3,17 +3,23 @@
 ::
 
     SITE/cohorts/<first 16 hex digits of Study.cohort_digest>/
-      planes.npy      uint8 [planes, windows, size, size], mapped into memory
-      examples.npy    one an example: patient, label, planes (lower, centre, upper)
-      patients.npy    one a patient: holdout, label (-1 when its examples differ)
-      manifest.json   format, cohort digest, code version, source fingerprint, counts
+      planes.npy            uint8 [planes, windows, size, size], mapped into memory
+      examples.npy          one an example: patient, label, planes (lower, centre, upper)
+      patients.npy          one a patient: pseudonym, holdout, label (-1 when its examples differ)
+      manifest.json         format, digests of cohort and study, settings, code version, source fingerprint
+      ingest-report.json    what became of every file (client.ingest.report)
+      ingest-report.html    the same to be looked at, with a contact sheet
 
-Nothing of a header is in it: patients are row numbers, in an order that says nothing of them.
+With ``data.encrypt`` of site.toml all of them are sealed (client.ingest.store). Nothing of a header is in
+it: patients are row numbers in an order that says nothing of them, with a pseudonym that only the site
+key can make.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +28,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from client.ingest.store import MARKER, SEALED, Planes, Seal, SealedPlanes, read_file
+from client.keys import SealBroken, load_key
 from client.site import Site
-from common.errors import DataError
-from common.study import NEIGHBOURS, Study
+from common.errors import DataError, SiteError
+from common.study import NEIGHBOURS, Study, canonical_json
 
-FORMAT = 1
+FORMAT = 2
 EXAMPLE = np.dtype([("patient", "<i4"), ("label", "<i2"), ("planes", "<i4", (NEIGHBOURS,))])
-PATIENT = np.dtype([("holdout", "?"), ("label", "<i2")])
+PATIENT = np.dtype([("pseudonym", "u1", (16,)), ("holdout", "?"), ("label", "<i2")])
+"""``pseudonym``: SiteKey.pseudonym("patient", PatientID)."""
 _REMEDY = "Run 'fedct-site ingest'"
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, SealBroken)
 
 
 @dataclass(frozen=True)
@@ -37,11 +47,17 @@ class Cohort:
     """An open cohort. ``planes`` uint8 [planes, windows, size, size] stays on disk until it is read."""
 
     folder: Path
-    planes: NDArray[np.uint8]
+    planes: Planes
     examples: NDArray[np.void]
     patients: NDArray[np.void]
     source_digest: str
-    counts: dict[str, Any]
+    manifest: dict[str, Any]
+    seal: Seal | None = None
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the files are sealed with the site key."""
+        return self.seal is not None
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -67,11 +83,22 @@ class Cohort:
         """Examples as the network takes them: uint8 [n, 3 * windows, size, size].
 
         Channels are window-major: lower, centre and upper plane of the first window, then of the next.
+        Of an encrypted cohort just these planes are opened; raises DataError if one was altered.
         """
-        stacks = np.asarray(self.planes[self.examples["planes"][indices]])  # [n, 3, windows, size, size]
+        try:
+            stacks = np.asarray(self.planes[self.examples["planes"][indices]])  # [n, 3, windows, size, size]
+        except SealBroken:
+            raise _damaged(self.folder, "a plane was altered, or put in the place of another") from None
         count, neighbours, windows, *side = stacks.shape
         channels: NDArray[np.uint8] = stacks.swapaxes(1, 2).reshape(count, windows * neighbours, *side)
         return channels
+
+    def read_file(self, name: str) -> bytes:
+        """One of the cohort's files in clear. Raises DataError if it is missing or damaged."""
+        try:
+            return read_file(self.folder, name, self.seal)
+        except _DAMAGE as error:
+            raise _damaged(self.folder, _words(error)) from None
 
 
 def cohort_folder(site: Site, study: Study) -> Path:
@@ -79,31 +106,93 @@ def cohort_folder(site: Site, study: Study) -> Path:
     return site.cohorts_dir / study.cohort_digest[:16]
 
 
+def cohort_settings(study: Study) -> dict[str, Any]:
+    """What shapes a cohort, in words: the content of ``Study.cohort_digest``."""
+    return {
+        "task": study.task.model_dump(mode="json"),
+        "input": study.input.model_dump(mode="json"),
+        "holdout": study.evaluation.holdout,
+        "split_seed": study.evaluation.split_seed,
+    }
+
+
+def cohort_digest_of(settings: dict[str, Any]) -> str:
+    """``Study.cohort_digest`` of every study with these ``cohort_settings``."""
+    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()
+
+
+def new_manifest(study: Study, source: str) -> dict[str, Any]:
+    """The manifest of a cohort of ``study`` made by this code from files with fingerprint ``source``."""
+    return {
+        "format": FORMAT,
+        "cohort_digest": study.cohort_digest,
+        "study_digest": study.digest,
+        "settings": cohort_settings(study),
+        "code_version": importlib.metadata.version("fedct"),
+        "source": source,
+    }
+
+
 def open_cohort(site: Site, study: Study) -> Cohort:
     """Open the cohort that fits ``study``.
 
-    Raises DataError if there is none, if it was made for another task, input or split, or if its files
-    are damaged or cut short.
+    Raises DataError if there is none, if it was made for another task, input or split, if its files are
+    damaged or cut short, or if it was sealed with another key; SiteError if it is sealed and there is no key.
     """
     folder = cohort_folder(site, study)
     if not folder.is_dir():
         raise DataError(
             f"site '{site.name}' has no cohort for study '{study.name}' ('{folder}' does not exist)", _REMEDY
         )
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        made_for, source, counts = manifest["cohort_digest"], str(manifest["source"]), dict(manifest["counts"])
-        _check_format(manifest["format"])
-        examples, patients = (_read_table(folder, name, manifest["sha256"][name]) for name in ("examples", "patients"))
-        planes = np.load(folder / "planes.npy", mmap_mode="r", allow_pickle=False)
-        _check(planes, examples, patients, (len(study.input.windows), study.input.size, len(study.task.classes)))
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise DataError(f"cohort '{folder}' is damaged ({error})", "Run 'fedct-site ingest' again") from None
-    if made_for != study.cohort_digest:
+    cohort = open_folder(site, folder)
+    if cohort.manifest["cohort_digest"] != study.cohort_digest:
         raise DataError(
             f"cohort '{folder}' was made for another task, input or split than study '{study.name}'", _REMEDY
         )
-    return Cohort(folder, planes, examples, patients, source, counts)
+    return cohort
+
+
+def open_folder(site: Site, folder: Path) -> Cohort:
+    """Open the cohort in ``folder``, whatever its study. Raises as ``open_cohort``."""
+    try:
+        seal = Seal.of_folder(folder, load_key(site.key_file)) if (folder / MARKER).exists() else None
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, _words(error)) from None
+    try:
+        manifest = json.loads(read_file(folder, "manifest.json", seal))
+        _check_format(manifest["format"])
+        examples, patients = (_read_table(folder, n, manifest["sha256"][n], seal) for n in ("examples", "patients"))
+        settings, source = manifest["settings"], str(manifest["source"])
+        shape = (len(settings["input"]["windows"]), settings["input"]["size"], settings["input"]["size"])
+        planes = _open_planes(folder, (manifest["planes"], *shape), seal)
+        _check(planes, examples, patients, len(settings["task"]["classes"]))
+        if cohort_digest_of(settings) != manifest["cohort_digest"]:
+            raise ValueError("its settings are not those of its digest")
+        return Cohort(folder, planes, examples, patients, source, manifest, seal)
+    except SealBroken:
+        raise DataError(
+            f"cohort '{folder}' does not open with the site key '{site.key_file}'",
+            "It was sealed with another key or altered: restore the key, or run 'fedct-site ingest' again",
+        ) from None
+    except _DAMAGE as error:
+        raise _damaged(folder, _words(error)) from None
+
+
+def reusable_cohort(site: Site, study: Study, source: str) -> Cohort | None:
+    """The cohort on disk if it is whole, of the same files (``source``) and encrypted as the site wants it."""
+    try:
+        cohort = open_cohort(site, study)
+    except (DataError, SiteError):  # absent, damaged, or of a key that was lost: made anew
+        return None
+    return cohort if cohort.source_digest == source and cohort.encrypted == site.config.data.encrypt else None
+
+
+def _damaged(folder: Path, what: str) -> DataError:
+    return DataError(f"cohort '{folder}' is damaged ({what})", "Run 'fedct-site ingest' again")
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _check_format(found: object) -> None:
@@ -111,23 +200,26 @@ def _check_format(found: object) -> None:
         raise ValueError(f"its format is {found!r}, expected {FORMAT}")
 
 
-def _read_table(folder: Path, name: str, sha256: str) -> NDArray[np.void]:
-    path = folder / f"{name}.npy"
-    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise ValueError(f"{path.name} does not have the content that the manifest names")
-    table: NDArray[np.void] = np.load(path, allow_pickle=False)
+def _read_table(folder: Path, name: str, sha256: str, seal: Seal | None) -> NDArray[np.void]:
+    content = read_file(folder, f"{name}.npy", seal)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{name}.npy does not have the content that the manifest names")
+    table: NDArray[np.void] = np.load(io.BytesIO(content), allow_pickle=False)
     return table
 
 
-def _check(
-    planes: NDArray[np.uint8], examples: NDArray[np.void], patients: NDArray[np.void], shape: tuple[int, int, int]
-) -> None:
-    """Raise ValueError unless the arrays fit each other and the study's windows, size and classes."""
-    windows, size, classes = shape
-    if planes.dtype != np.uint8 or planes.shape[1:] != (windows, size, size):
-        raise ValueError(
-            f"planes.npy holds {planes.dtype} {planes.shape}, expected uint8 [n, {windows}, {size}, {size}]"
-        )
+def _open_planes(folder: Path, shape: tuple[int, int, int, int], seal: Seal | None) -> Planes:
+    """The planes on disk. Raises ValueError unless they are uint8 of ``shape``."""
+    if seal is not None:
+        return SealedPlanes(folder / ("planes.npy" + SEALED), shape, seal)
+    planes: NDArray[np.uint8] = np.load(folder / "planes.npy", mmap_mode="r", allow_pickle=False)
+    if planes.dtype != np.uint8 or planes.shape != shape:
+        raise ValueError(f"planes.npy holds {planes.dtype} {planes.shape}, expected uint8 {shape}")
+    return planes
+
+
+def _check(planes: Planes, examples: NDArray[np.void], patients: NDArray[np.void], classes: int) -> None:
+    """Raise ValueError unless the tables fit each other, the planes and the number of classes."""
     if examples.dtype != EXAMPLE or patients.dtype != PATIENT or not len(examples):
         raise ValueError("examples.npy or patients.npy has other columns than expected")
     limits = {"patient": len(patients), "label": classes, "planes": len(planes)}

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from common.children import begin_child
 from common.errors import DataError
 
 Job = TypeVar("Job")
@@ -54,7 +53,7 @@ def start_workers(count: int) -> Iterator[Workers]:
         return
     # Not fork: the parent may hold threads, and a fork of a threaded process can hang.
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(count, mp_context=context, initializer=_start)
+    executor = ProcessPoolExecutor(count, mp_context=context, initializer=begin_child)
     try:
         yield Workers(executor, count)
     finally:
@@ -64,16 +63,3 @@ def start_workers(count: int) -> Iterator[Workers]:
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _start() -> None:
-    """In a new process: leave Ctrl-C to the parent, and end when the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

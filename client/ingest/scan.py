@@ -1,48 +1,28 @@
-"""Walk a tree of files and read the header of every CT slice in it.
-
-A file is recognised by its content, never by its name: a DICM prefix after the preamble, or a bare
-data set that begins with group 0002 or 0008. Pixels are not read here.
-"""
+"""Walk a tree of files and learn what each of them holds, reading only what the index does not know."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
-import math
 import os
 import stat
-import warnings
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import pydicom
-from pydicom.uid import UID, CTImageStorage
+from client.ingest.headers import read_source, read_sources
+from client.ingest.index import Record, ScanIndex, Standing
+from client.ingest.pool import Workers
+from client.ingest.records import MEMBER, Annotation, Found, Header, Reason, Skip
+from client.ingest.sources import archive_members
 
-from client.ingest.records import Header, Reason, Skip
+__all__ = ["Changes", "Entry", "Scanned", "fingerprint", "read_source", "scan", "walk"]
 
-MAXIMUM_SIDE = 4096
-"""Largest number of rows or columns taken; larger values are a damaged header."""
-
-_TAGS = [
-    "SpecificCharacterSet",
-    "ImageType",
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "PatientID",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "NumberOfFrames",
-    "BitsAllocated",
-    "RescaleSlope",
-    "RescaleIntercept",
-]
-_UNIT_TOLERANCE = 1e-3
+Item = TypeVar("Item")
+_CHUNK = 64  # sources a job, and a commit of the index
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,139 +84,168 @@ def fingerprint(entries: list[Entry], extra: bytes) -> str:
     return digest.hexdigest()
 
 
-def read_headers(root: Path, paths: list[str]) -> list[Header | Skip]:
-    """``read_header`` of each of ``paths`` under ``root``; the unit of work of a process."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what pydicom finds odd is judged here, value by value
-        return [read_header(root, path) for path in paths]
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Files of the tree against the last scan; members of archives count with their archive."""
+
+    new: int = 0
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
 
 
-def read_header(root: Path, path: str) -> Header | Skip:
-    """The header of the CT slice at ``root / path``, or why the file is left out. Never raises."""
-    full = root / path
-    try:
-        kind = _content(full)
-        if kind is None:
-            return Skip(path, Reason.NOT_DICOM)
-        size = full.stat().st_size
-        dataset = pydicom.dcmread(full, stop_before_pixels=True, specific_tags=list(_TAGS), force=kind == "bare")
-    except OSError:
-        return Skip(path, Reason.UNREADABLE)
-    except Exception:  # pydicom raises many kinds on damaged files
-        return Skip(path, Reason.BAD_HEADER)
-    try:
-        return _judge(dataset, path, size)
-    except Exception:  # values are converted on access
-        return Skip(path, Reason.BAD_HEADER)
+@dataclass(frozen=True)
+class Scanned:
+    """What a tree holds, each list sorted by source. ``files``: rows, which are files and members of archives."""
+
+    headers: list[Header]
+    annotations: list[Annotation]
+    skips: list[Skip]
+    files: int
+    changes: Changes
 
 
-def _content(path: Path) -> str | None:
-    """``part10`` for a file with preamble, ``bare`` for a data set without, None for no DICOM."""
-    with path.open("rb") as file:
-        start = file.read(132)
-    if start[128:132] == b"DICM":
-        return "part10"
-    if len(start) >= 16 and start[0] in (2, 8) and start[1] == 0 and start[3] == 0:  # (0002,00xx) or (0008,00xx)
-        return "bare"
-    return None
+def scan(
+    root: Path,
+    entries: list[Entry],
+    index: ScanIndex,
+    pool: Workers,
+    progress: Callable[[int, int], None],
+) -> Scanned:
+    """Read the header of every file in ``entries`` under ``root``, and of every member of an archive.
+
+    What the index knows is taken from it; what was read is given to it chunk by chunk, so that a scan which
+    is interrupted goes on where it was. ``progress`` is called with the sources that are done and their total, which
+    grows as archives are found.
+    """
+    return _Scan(root, index, pool, progress, total=len(entries)).run(entries)
 
 
-def _judge(dataset: pydicom.Dataset, path: str, size: int) -> Header | Skip:
-    """Header or reason, in the order in which a reader would ask."""
-    kind = _other_kind(dataset)
-    if kind is not None:
-        return Skip(path, kind)
-    position, orientation, spacing = (
-        _numbers(dataset, tag) for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    )
-    slope, intercept = _numbers(dataset, "RescaleSlope"), _numbers(dataset, "RescaleIntercept")
-    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
-    patient_id = _text(dataset, "PatientID")
-    pixel_bytes = rows * columns * (int(dataset.get("BitsAllocated") or 16) // 8)
-    checks = (
-        (bool(position and orientation and spacing and rows and columns), Reason.NO_GEOMETRY),
-        (bool(slope and intercept), Reason.NO_RESCALE),
-        (_is_place(position, orientation), Reason.BAD_HEADER),
-        (_is_scale(spacing, slope, intercept) and min(rows, columns) > 0, Reason.BAD_HEADER),
-        (max(rows, columns) <= MAXIMUM_SIDE, Reason.BAD_HEADER),
-        (_has_room_for_pixels(dataset, size, pixel_bytes), Reason.PIXELS_UNREADABLE),
-        (bool(patient_id), Reason.NO_PATIENT_ID),
-    )
-    for good, reason in checks:
-        if not good:
-            return Skip(path, reason)
-    return Header(
-        path=path,
-        patient_id=patient_id,
-        study_uid=_text(dataset, "StudyInstanceUID"),
-        series_uid=_text(dataset, "SeriesInstanceUID"),
-        sop_uid=_text(dataset, "SOPInstanceUID"),
-        position=(position[0], position[1], position[2]),
-        orientation=(orientation[0], orientation[1], orientation[2], orientation[3], orientation[4], orientation[5]),
-        spacing=(spacing[0], spacing[1]),
-        rows=rows,
-        columns=columns,
-        original="ORIGINAL" in _image_type(dataset),
-    )
+@dataclass
+class _Scan:
+    """One scan under way."""
 
+    root: Path
+    index: ScanIndex
+    pool: Workers
+    progress: Callable[[int, int], None]
+    total: int
+    done: int = 0
+    headers: list[Header] = field(default_factory=list)
+    annotations: list[Annotation] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
 
-def _other_kind(dataset: pydicom.Dataset) -> Reason | None:
-    """Why the object is no single CT slice, or None if it is one."""
-    if (_text(dataset, "SOPClassUID") or _text(_meta(dataset), "MediaStorageSOPClassUID")) != CTImageStorage:
-        return Reason.NOT_CT
-    if "LOCALIZER" in _image_type(dataset):
-        return Reason.LOCALIZER
-    if int(dataset.get("NumberOfFrames") or 1) != 1 or int(dataset.get("SamplesPerPixel") or 1) != 1:
-        return Reason.MULTI_FRAME
-    return None
+    def run(self, entries: list[Entry]) -> Scanned:
+        counts = dict.fromkeys(Standing, 0)
+        unread: list[Entry] = []
+        archives: list[Entry] = []
+        for entry in entries:
+            standing, record = self.index.look_up(entry.path, entry.size, entry.mtime_ns)
+            counts[standing] += 1
+            if record is None:
+                unread.append(entry)
+            elif record.parts:
+                if not self._take_known_archive(entry, record):
+                    archives.append(entry)
+            else:
+                self._take(record.found)
+        archives += self._read_files(unread)
+        self._read_archives(sorted(archives, key=lambda entry: entry.path))
+        changes = Changes(
+            new=counts[Standing.NEW],
+            changed=counts[Standing.CHANGED],
+            removed=self.index.forget_unseen(),
+            unchanged=counts[Standing.UNCHANGED],
+        )
+        self.headers.sort(key=lambda header: (header.path, header.frame))
+        self.annotations.sort(key=lambda annotation: annotation.path)
+        self.skips.sort(key=lambda skip: skip.path)
+        return Scanned(self.headers, self.annotations, self.skips, self.done, changes)
 
+    def _take(self, found: list[list[Found]]) -> None:
+        """Count the sources of ``found`` as done."""
+        for one in found:
+            for record in one:
+                if isinstance(record, Header):
+                    self.headers.append(record)
+                elif isinstance(record, Annotation):
+                    self.annotations.append(record)
+                else:
+                    self.skips.append(record)
+        self.done += len(found)
+        self.progress(self.done, self.total)
 
-def _is_place(position: list[float], orientation: list[float]) -> bool:
-    """Whether the position lies within 100 m and the orientation is two unit vectors at right angles."""
-    if len(position) != 3 or len(orientation) != 6 or not all(math.isfinite(v) for v in (*position, *orientation)):
-        return False
-    across, down = orientation[:3], orientation[3:]
-    unit = all(abs(math.hypot(*vector) - 1) < _UNIT_TOLERANCE for vector in (across, down))
-    square = abs(sum(a * b for a, b in zip(across, down, strict=True))) < _UNIT_TOLERANCE
-    return unit and square and max(abs(v) for v in position) < 1e5
-
-
-def _is_scale(spacing: list[float], slope: list[float], intercept: list[float]) -> bool:
-    """Whether pixels are between 0.01 and 20 mm, and slope and intercept are one number each."""
-    if (len(spacing), len(slope), len(intercept)) != (2, 1, 1):
-        return False
-    finite = all(math.isfinite(v) for v in (*slope, *intercept))
-    return finite and slope[0] != 0 and all(0.01 < v < 20 for v in spacing)
-
-
-def _has_room_for_pixels(dataset: pydicom.Dataset, size: int, pixel_bytes: int) -> bool:
-    """Whether a file of ``size`` bytes can hold its pixels; compressed ones only show when decoded."""
-    syntax = UID(_text(_meta(dataset), "TransferSyntaxUID"))
-    if syntax and (not syntax.is_transfer_syntax or syntax.is_compressed):
+    def _take_known_archive(self, entry: Entry, record: Record) -> bool:
+        """Take an archive and its members from the index, if it has all of them."""
+        parts = [self._look_up_part(entry, number) for number in range(record.parts)]
+        known = [part.found for part in parts if part is not None]
+        if len(known) < len(parts):
+            return False
+        self.total += sum(map(len, known))
+        for found in (record.found, *known):
+            self._take(found)
         return True
-    return size > pixel_bytes
+
+    def _look_up_part(self, entry: Entry, number: int) -> Record | None:
+        return self.index.look_up(_part_name(entry, number), entry.size, entry.mtime_ns)[1]
+
+    def _read_files(self, entries: list[Entry]) -> list[Entry]:
+        """Read files that the index does not know; returns those that are archives."""
+        archives: list[Entry] = []
+        chunks = list(_chunks(entries))
+        jobs = ([entry.path for entry in chunk] for chunk in chunks)
+        for chunk, results in zip(chunks, self.pool.map(functools.partial(read_sources, self.root), jobs), strict=True):
+            records = [Record(e.path, e.size, e.mtime_ns, [found]) for e, found in zip(chunk, results, strict=True)]
+            files = [record for record in records if not _is_archive(record)]
+            archives += [entry for entry, record in zip(chunk, records, strict=True) if _is_archive(record)]
+            self.index.put(record for record in files if _is_lasting(record))
+            self._take([record.found[0] for record in files])
+        return archives
+
+    def _read_archives(self, archives: list[Entry]) -> None:
+        """Read the members of ``archives``, but for those that the index knows from an interrupted scan."""
+        pending: deque[Record] = deque()  # what the results that follow belong to
+        for found in self.pool.map(functools.partial(read_sources, self.root), self._member_jobs(archives, pending)):
+            record = dataclasses.replace(pending.popleft(), found=found)
+            if _is_lasting(record):
+                self.index.put([record])
+            self._take(found)
+
+    def _member_jobs(self, archives: list[Entry], pending: deque[Record]) -> Iterator[list[str]]:
+        for entry in archives:
+            members = archive_members(self.root, entry.path)
+            row: Found = members if isinstance(members, Skip) else Skip(entry.path, Reason.ARCHIVE)
+            sources = [] if isinstance(members, Skip) else [source for source, _ in members]
+            parts = list(_chunks(sources))
+            record = Record(entry.path, entry.size, entry.mtime_ns, [[row]], len(parts))
+            if _is_lasting(record):
+                self.index.put([record])
+            self.total += len(sources)
+            self._take(record.found)
+            for number, part in enumerate(parts):
+                known = self._look_up_part(entry, number)
+                if known is not None:
+                    self._take(known.found)
+                    continue
+                name = _part_name(entry, number)
+                pending.append(Record(name, entry.size, entry.mtime_ns, [], is_part=True))
+                yield part
 
 
-def _meta(dataset: pydicom.Dataset) -> pydicom.Dataset | None:
-    return getattr(dataset, "file_meta", None)
+def _chunks(things: list[Item]) -> Iterator[list[Item]]:
+    return (things[start : start + _CHUNK] for start in range(0, len(things), _CHUNK))
 
 
-def _image_type(dataset: pydicom.Dataset) -> list[str]:
-    return [str(part).upper() for part in _values(dataset, "ImageType")]
+def _part_name(entry: Entry, number: int) -> str:
+    """What names a part of an archive in the index; no source, since no path holds a NUL."""
+    return f"{entry.path}{MEMBER}\0{number}"
 
 
-def _text(dataset: pydicom.Dataset | None, tag: str) -> str:
-    value = dataset.get(tag) if dataset is not None else None
-    return "" if value is None else str(value).strip(" \0")
+def _is_archive(record: Record) -> bool:
+    return [one.reason for one in record.found[0] if isinstance(one, Skip)] == [Reason.ARCHIVE]
 
 
-def _values(dataset: pydicom.Dataset, tag: str) -> list[Any]:
-    """The values of an element as a list, whatever its multiplicity; empty when it is absent or empty."""
-    value = dataset.get(tag)
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, (str, float, int)) else list(value)
-
-
-def _numbers(dataset: pydicom.Dataset, tag: str) -> list[float]:
-    return [float(value) for value in _values(dataset, tag)]
+def _is_lasting(record: Record) -> bool:
+    """Whether what was found hangs on the file alone, not on its mode or on the decoders that are installed."""
+    passing = (Reason.UNREADABLE, Reason.UNSUPPORTED_SYNTAX)
+    return not any(isinstance(one, Skip) and one.reason in passing for found in record.found for one in found)

@@ -36,5 +36,15 @@ def many_sites(study: StudyFile, sites: Sites, out: Out) -> None:
     say(json.dumps(measure(load_study(study), sites, out, base=study.parent), indent=1))
 
 
+@app.command()
+def ingest(
+    study: StudyFile, out: Out, slices: Annotated[int, typer.Option(help="Slices of each transfer syntax.")] = 2000
+) -> None:
+    """Ingest against pydicom reading and decoding the same files."""
+    from simulations.benchmarks.ingest import measure
+
+    say(json.dumps(measure(load_study(study), slices, out), indent=1))
+
+
 if __name__ == "__main__":
     run_cli(app, "python -m simulations.benchmarks")

@@ -19,7 +19,6 @@ import io
 import json
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from client.site import Site, load_site
+from common.children import begin_child
 from common.errors import RunError, UsageError, from_os_error
 from common.files import fsync_folder, write_atomic
 from simulations.phantom.dealing import class_counts, deal
@@ -179,15 +179,11 @@ def _write_all(out: Path, people: list[Patient], workers: int) -> Iterator[None]
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Worker processes that leave Ctrl-C to this one: it drops what waits and lets the patients at hand finish."""
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=begin_child)
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _finish(out: Path, site: int, people: list[Patient]) -> Site:

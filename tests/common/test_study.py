@@ -69,6 +69,7 @@ BASE: dict[str, Any] = {
         "label_column": "diagnosis",
         "label_level": "patient",
         "label_values": ["0", "1", "2"],
+        "structure": "",
     },
     "input": {
         "modality": "CT",
@@ -78,6 +79,10 @@ BASE: dict[str, Any] = {
         "slice_spacing_mm": 3.0,
         "planes": 5,
         "size": 64,
+        "kernels": ["B3*", "STANDARD"],
+        "thickness_mm": 1.5,
+        "denoise": "median",
+        "normalise": "clahe",
     },
     "model": {"name": "resnet18", "initial": "weights.safetensors", "initial_sha256": "0" * 64, "trainable": "head"},
     "training": {
@@ -112,6 +117,7 @@ OTHER: dict[str, Any] = {
     "task.label_column": "label",
     "task.label_level": "series",
     "task.label_values": ["0", "2", "1"],
+    "task.structure": None,
     "input.modality": None,
     "input.windows": [{"low": -160.0, "high": 241.0}],
     "input.view": "coronal",
@@ -119,6 +125,10 @@ OTHER: dict[str, Any] = {
     "input.slice_spacing_mm": 3.5,
     "input.planes": 6,
     "input.size": 65,
+    "input.kernels": ["STANDARD", "B3*"],
+    "input.thickness_mm": 0.0,
+    "input.denoise": "non-local-means",
+    "input.normalise": "z-score",
     "model.name": "resnet34",
     "model.initial": "other.safetensors",
     "model.initial_sha256": "1" + "0" * 63,
@@ -208,6 +218,17 @@ def test_every_key_of_the_format_is_covered_below():
 @pytest.mark.parametrize("key", [key for key, value in OTHER.items() if value is not None])
 def test_the_digest_depends_on_each_value(key: str):
     assert parse_study(with_value(key, OTHER[key])).digest != parse_study(BASE).digest
+
+
+def test_a_structure_labels_slices_as_absent_or_present_and_nothing_else():
+    whole = {**BASE, "task": {"classes": ["absent", "present"], "label_level": "slice", "structure": "GTV"}}
+    whole["input"] = {**BASE["input"], "view": "axial", "slice_spacing_mm": 0.0}
+    study = parse_study(whole)
+    other = parse_study({**whole, "task": {**whole["task"], "structure": "CTV"}})
+    assert study.digest != other.digest
+    for key, value in (("label_level", "series"), ("classes", ["a", "b", "c"])):
+        with pytest.raises(StudyError, match="structure 'GTV' labels slices as absent or present"):
+            parse_study({**whole, "task": {**whole["task"], key: value}})
 
 
 def test_turning_privacy_off_changes_the_digest():

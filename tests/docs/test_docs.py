@@ -149,10 +149,21 @@ def test_the_policy_checks_are_listed_in_their_order():
     assert [(row[0], ticked(row[1])) for row in table] == [(str(n), [k.code]) for n, k in enumerate(checks, start=1)]
 
 
+def leaves(group: typer.core.TyperGroup) -> list[tuple[str, typer.core.TyperCommand]]:
+    """Commands by name; one of a group within the group has two words."""
+    found = []
+    for name, command in group.commands.items():
+        if isinstance(command, typer.core.TyperGroup):
+            found += [(f"{name} {sub}", inner) for sub, inner in leaves(command)]
+        else:
+            found.append((name, command))
+    return found
+
+
 def test_every_command_and_option_is_listed():
     expected = {}
     for name, app in (("fedct-sim", simulations.cli.app), ("fedct-site", client.cli.app)):
-        for sub, command in typer.main.get_command(app).commands.items():
+        for sub, command in leaves(typer.main.get_command(app)):
             options = {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help"}
             expected[f"{name} {sub}"] = options
     table = rows(section(COORDINATOR, "Commands"))

@@ -68,8 +68,9 @@ def test_without_privacy_the_seed_fixes_the_model(start, to_toml, make_sites, sm
     assert digests[0] == digests[1]
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_in_a_round_ends_everything_and_the_next_run_continues(
-    start, left, to_toml, make_sites, small_study, tmp_path
+    start, left, to_toml, make_sites, small_study, tmp_path, stop
 ):
     study = small_study(federation={"rounds": 500})
     root, out = make_sites(2), tmp_path / "out"
@@ -82,7 +83,7 @@ def test_ctrl_c_in_a_round_ends_everything_and_the_next_run_continues(
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < end
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     output = finished(process, 60)
     assert process.returncode == 130
     assert "interrupted; what was complete is kept" in output

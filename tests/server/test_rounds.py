@@ -13,7 +13,7 @@ def run(tmp_path, small_study, grid):
     """Rounds over the peers given; the study may be changed by section."""
 
     def make(peers, **sections):
-        sections = {"federation": {"rounds": 2, "minimum_sites": 2, "deadline_minutes": 0.02}, **sections}
+        sections = {"federation": {"rounds": 2, "minimum_sites": 2, "deadline_minutes": 0.1}, **sections}
         study = small_study(**sections)
         folder = RunFolder(tmp_path / "out")
         folder.prepare(study, tmp_path)

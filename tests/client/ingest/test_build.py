@@ -7,15 +7,23 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import JPEG2000Lossless
 
-from client.ingest import build, ingest, open_cohort
+from client.ingest import build, ingest, open_cohort, scan
+from client.ingest.headers import read_sources
+from client.ingest.records import Reason
 from common.errors import DataError, SiteError, StorageError
 
 PLANTED = ("Secretpatient", "1.2.34567.1", "1.2.34567.2", "19770611", "St. Planted Hospital")
-VOXELS = np.linspace(-900, 900, 5 * 40 * 40).reshape(5, 40, 40)
+VOXELS = np.full((5, 40, 40), -1000.0)
+VOXELS[:, 8:32, 8:32] = 40
+VOXELS += np.random.default_rng(0).integers(-30, 31, VOXELS.shape)
 
 
 @pytest.fixture
@@ -40,33 +48,99 @@ def left(site) -> list[str]:
     return sorted(path.name for path in site.cohorts_dir.iterdir() if path.name != ".lock")
 
 
+def content(cohort) -> dict[str, bytes]:
+    """The files of a cohort but for its report, which holds times."""
+    return {path.name: path.read_bytes() for path in cohort.iterdir() if not path.name.startswith("ingest-report")}
+
+
 def test_every_file_is_accepted_or_skipped_with_a_reason(folder, site, make_study):
     report = ingest(site, make_study())
-    assert report.skipped == {"not-dicom": 1, "not-ct": 5, "too-few-slices": 2}
-    assert report.files_total == report.files_accepted + sum(report.skipped.values()) == 38
+    assert report.files.refused == {"not-dicom": 1, "not-ct": 5, "too-few-slices": 2}
+    assert report.files.total == report.files.accepted + sum(report.files.refused.values()) == 38
     assert (report.series, report.patients, report.examples) == (6, 6, 30)
-    assert report.class_counts == {"no": 15, "yes": 15}
-    assert report.skip_examples["not-dicom"] == ("README",)
+    assert {name: count.examples for name, count in report.classes.items()} == {"no": 15, "yes": 15}
+    assert [skip.path for skip in report.skips if skip.reason == Reason.NOT_DICOM] == ["README"]
     text = "\n".join(report.lines())
     assert "30 of 38 files used" in text
-    assert "5 left out: not-ct (another kind of object than CT Image Storage); for example mr/" in text
+    assert "5 left out: not-ct" in text
+    assert "MR Image Storage: 5" in text
 
 
-def test_file_names_of_any_bytes_are_taken_and_shown_harmlessly(folder, site, make_study):
+def test_a_report_has_a_row_for_every_file_of_every_kind(folder, site, make_study, tmp_path):
+    """Archives, their members, copies, links and junk: each in one row, and the rows add up."""
+    (folder / "export 1").rename(tmp_path / "packed")
+    with zipfile.ZipFile(folder / "export.zip", "w") as archive:
+        for path in (tmp_path / "packed").iterdir():
+            archive.write(path, f"P1/{path.name}")
+        archive.writestr("note.txt", "an archive")
+    shutil.copytree(folder / "export 2", folder / "copies")
+    (folder / "loop").symlink_to(folder)
+    (folder / "broken").symlink_to(folder / "nowhere")
+    report = ingest(site, make_study())
+    assert report.files.refused == {
+        "archive": 1,
+        "duplicate-instance": 5,
+        "not-a-file": 1,
+        "not-ct": 5,
+        "not-dicom": 2,
+        "too-few-slices": 2,
+    }
+    assert (report.files.accepted, report.files.total, report.patients) == (30, 46, 6)
+
+
+def test_a_scan_that_was_interrupted_goes_on_where_it_was(folder, site, make_study, monkeypatch):
+    read = []
+
+    def counted(root, sources):
+        read.extend(sources)
+        return read_sources(root, sources)
+
+    def interrupted(done, _total):
+        if done >= 20:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(scan, "_CHUNK", 4)
+    monkeypatch.setattr(scan, "read_sources", counted)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(site, make_study(), progress=interrupted)
+    before = set(read)
+    read.clear()
+    assert ingest(site, make_study()).patients == 6
+    assert len(before) >= 20
+    assert len(before & set(read)) <= 4  # the chunk at hand
+    assert len(before | set(read)) == 38
+
+
+def test_the_next_study_reads_no_header_again(folder, site, make_study, monkeypatch):
+    ingest(site, make_study())
+
+    def unexpected(_root, sources):
+        raise AssertionError(sources)
+
+    monkeypatch.setattr(scan, "read_sources", unexpected)
+    report = ingest(site, make_study(size=64))
+    assert report.patients == 6
+    assert report.files.since_last_scan == {"new": 0, "changed": 0, "removed": 0, "unchanged": 38}
+
+
+def test_file_names_of_any_bytes_are_taken_and_shown_nowhere(folder, site, make_study):
     os.rename(folder / "export 1", os.fsencode(folder) + b"/M\xfcller")
     os.rename(folder / "README", os.fsencode(folder) + b"/\xfc\x1b[2J")
     report = ingest(site, make_study())
     assert report.patients == 6
-    assert "example ??[2J" in "\n".join(report.lines())
+    text = "\n".join(report.lines())
+    assert "\x1b" not in text
+    assert "ller" not in text
     assert ingest(site, make_study()).reused
 
 
 def test_labels_without_data_and_data_without_label_are_counted(folder, site, make_study, tmp_path):
     label(tmp_path, "P0,yes", "P1,no", "unknown-1,yes", "unknown-2,no")
     report = ingest(site, make_study())
-    assert report.rows_without_data == 2
-    assert report.skipped["no-label"] == 20
-    assert "2 rows of the label table have no data" in "\n".join(report.lines())
+    assert report.files.refused["no-label"] == 20
+    text = "\n".join(report.lines())
+    assert "2 rows of the label table without data here (lines 4, 5)" in text
+    assert "4 patients without a label" in text
 
 
 def test_progress_counts_every_file_twice_and_never_goes_back(folder, site, make_study):
@@ -80,11 +154,12 @@ def test_progress_counts_every_file_twice_and_never_goes_back(folder, site, make
 def test_an_unchanged_folder_is_not_read_again(folder, site, make_study, monkeypatch):
     study = make_study()
     first = ingest(site, study)
-    monkeypatch.setattr(build, "read_headers", None)
+    monkeypatch.setattr(build, "scan", None)
     again = ingest(site, study)
     assert again.reused
     assert not first.reused
-    assert again.counts() == first.counts()
+    assert again.files == first.files
+    assert again.classes == first.classes
     assert "reused" in again.lines()[0]
 
 
@@ -110,12 +185,12 @@ def test_the_same_files_make_the_same_cohort_byte_for_byte(folder, site, make_st
     study = make_study()
     ingest(site, study)
     cohort = open_cohort(site, study).folder
-    first = {path.name: path.read_bytes() for path in cohort.iterdir()}
+    first = content(cohort)
     shutil.rmtree(cohort)
     folder.rename(tmp_path / "elsewhere")
     (tmp_path / "elsewhere").rename(folder)
     ingest(site, study)
-    assert {path.name: path.read_bytes() for path in cohort.iterdir()} == first
+    assert content(cohort) == first
 
 
 def test_studies_of_other_input_lie_side_by_side(folder, site, make_study):
@@ -140,7 +215,7 @@ def test_nothing_of_the_header_is_in_the_store(site, make_study, write_series, t
     ingest(site, make_study())
     secrets = [*PLANTED, *uids, "Planted^Name", "folder-of-secret", str(tmp_path)]
     files = [path for path in site.cohorts_dir.rglob("*") if path.is_file()]
-    assert len(files) == 5
+    assert len(files) == 7
     for path in files:
         content = path.read_bytes()
         for secret in secrets:
@@ -148,13 +223,24 @@ def test_nothing_of_the_header_is_in_the_store(site, make_study, write_series, t
             assert secret.encode("utf-16-le") not in content, path.name
 
 
-def test_a_slice_with_broken_pixels_costs_its_series_and_no_more(folder, site, make_study):
+def test_a_slice_that_is_cut_short_is_left_out(folder, site, make_study):
     path = min((folder / "export 2").iterdir())
     path.write_bytes(path.read_bytes()[:-100])
     report = ingest(site, make_study())
+    assert report.patients == 6
+    assert report.files.refused["pixels-unreadable"] == 1
+
+
+def test_a_slice_that_does_not_decode_costs_its_series_and_no_more(folder, site, make_study):
+    path = min((folder / "export 2").iterdir())
+    dataset = pydicom.dcmread(path)
+    dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = encapsulate([frame[:60] + bytes(len(frame) - 60)])
+    dataset.save_as(path)
+    report = ingest(site, make_study())
     assert report.patients == 5
-    assert report.skipped["pixels-unreadable"] == 5
-    assert report.files_total == report.files_accepted + sum(report.skipped.values())
+    assert report.files.refused["pixels-unreadable"] == 5
 
 
 def refused(site, study) -> str:
@@ -249,9 +335,9 @@ def test_two_processes_make_the_same_cohort_as_one(folder, site, make_study, mon
     study = make_study()
     ingest(site, study, workers=1)
     cohort = open_cohort(site, study).folder
-    first = {path.name: path.read_bytes() for path in cohort.iterdir()}
+    first = content(cohort)
     shutil.rmtree(cohort)
     monkeypatch.setattr(build, "_MANY_FILES", 1)
     report = ingest(site, study, workers=2)
     assert report.patients == 6
-    assert {path.name: path.read_bytes() for path in cohort.iterdir()} == first
+    assert content(cohort) == first

@@ -1,118 +1,76 @@
 from __future__ import annotations
 
+import dataclasses
 import os
-from pathlib import Path
+import shutil
+import zipfile
 
 import numpy as np
-import pydicom
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydicom.uid import ImplicitVRLittleEndian
 
-from client.ingest.records import EXPLANATIONS, Header, Reason, Skip
-from client.ingest.scan import fingerprint, read_header, read_headers, walk
+from client.ingest import headers
+from client.ingest import scan as scan_module
+from client.ingest.index import ScanIndex
+from client.ingest.pool import Workers, start_workers
+from client.ingest.records import Header, Reason, Skip
+from client.ingest.scan import Changes, Scanned, fingerprint, read_source, scan, walk
+from client.keys import SiteKey
 
-FLAT = np.zeros((1, 16, 12))
-
-
-def read_only(folder: Path) -> Header | Skip:
-    """The result of the one file in ``folder``."""
-    entries, _ = walk(folder)
-    (found,) = read_headers(folder, [entry.path for entry in entries])
-    return found
+KEY = SiteKey.from_secret(bytes(range(32)))
+ALONE = Workers(None, 1)
 
 
-def test_a_slice_is_read_whatever_its_name(tmp_path, write_series):
-    (uid,) = write_series(
-        tmp_path / "a" / "b", FLAT, patient_id=" P7 ", StudyInstanceUID="1.2", SeriesInstanceUID="1.3"
+def no_progress(done: int, total: int) -> None:
+    assert done <= total
+
+
+@pytest.fixture
+def rescan(tmp_path):
+    """Scan ``tmp_path / "dicom"`` with the index beside it."""
+
+    def run(progress=no_progress, pool: Workers = ALONE) -> Scanned:
+        root = tmp_path / "dicom"
+        entries, skips = walk(root)
+        assert not skips
+        with ScanIndex(tmp_path / "scan.sqlite", KEY, root) as index:
+            return scan(root, entries, index, pool, progress)
+
+    return run
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The sources that were read, not taken from the index."""
+    seen: list[str] = []
+    original = scan_module.read_sources
+    monkeypatch.setattr(
+        scan_module, "read_sources", lambda root, sources: seen.extend(sources) or original(root, sources)
     )
-    header = read_only(tmp_path)
-    assert isinstance(header, Header)
-    assert (header.patient_id, header.study_uid, header.series_uid, header.sop_uid) == ("P7", "1.2", "1.3", uid)
-    assert (header.rows, header.columns, header.spacing, header.original) == (16, 12, (1.0, 1.0), True)
-    assert header.orientation == (1, 0, 0, 0, 1, 0)
+    return seen
 
 
-def test_a_data_set_without_preamble_and_meta_is_read(tmp_path, write_series):
-    write_series(tmp_path, FLAT)
-    (path,) = tmp_path.iterdir()
-    dataset = pydicom.dcmread(path)
-    del dataset.file_meta
-    with path.open("wb") as file:
-        pydicom.filewriter.write_dataset(pydicom.filebase.DicomFileLike(file), _as(dataset, ImplicitVRLittleEndian))
-    assert path.read_bytes()[:2] == b"\x08\x00"
-    assert isinstance(read_only(tmp_path), Header)
+def archive_of(folder, name: str, copies: int = 1, **others: bytes) -> None:
+    """The files of ``folder``, ``copies`` times, as an archive in their place."""
+    with zipfile.ZipFile(folder.parent / name, "w", zipfile.ZIP_DEFLATED) as archive:
+        for copy in range(copies):
+            for path in sorted(folder.iterdir()):
+                archive.writestr(f"{copy}/{path.name}", path.read_bytes())
+        for other, content in others.items():
+            archive.writestr(other, content)
+    shutil.rmtree(folder)
 
 
-def _as(dataset, syntax):
-    dataset.set_original_encoding(syntax.is_implicit_VR, syntax.is_little_endian)
-    return dataset
-
-
-@pytest.mark.parametrize(
-    ("tags", "reason"),
-    [
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "not-ct"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3"}, "not-ct"),
-        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
-        ({"NumberOfFrames": 2}, "multi-frame"),
-        ({"SamplesPerPixel": 3}, "multi-frame"),
-        ({"ImagePositionPatient": None}, "no-geometry"),
-        ({"ImageOrientationPatient": ""}, "no-geometry"),
-        ({"PixelSpacing": None}, "no-geometry"),
-        ({"Rows": None}, "no-geometry"),
-        ({"RescaleSlope": None, "PixelData": bytes(400)}, "no-rescale"),
-        ({"RescaleIntercept": "", "PixelData": bytes(400)}, "no-rescale"),
-        ({"RescaleSlope": 0, "PixelData": bytes(400)}, "bad-header"),
-        ({"PixelSpacing": [0, 1]}, "bad-header"),
-        ({"PixelSpacing": [1e6, 1]}, "bad-header"),
-        ({"ImagePositionPatient": [0, 0]}, "bad-header"),
-        ({"ImagePositionPatient": [0, 0, 1e9]}, "bad-header"),
-        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "bad-header"),
-        ({"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]}, "bad-header"),
-        ({"Rows": 65535, "Columns": 65535}, "bad-header"),
-        ({"Rows": 4000}, "pixels-unreadable"),
-        ({"PatientID": ""}, "no-patient-id"),
-        ({"PatientID": None}, "no-patient-id"),
-    ],
-)
-def test_each_slice_that_cant_be_used_says_why(tmp_path, write_series, tags, reason):
-    write_series(tmp_path, FLAT, **tags)
-    found = read_only(tmp_path)
-    assert isinstance(found, Skip)
-    assert found.reason == reason
-
-
-def test_a_sop_class_that_is_empty_is_taken_from_the_file_meta(tmp_path, write_series):
-    write_series(tmp_path, FLAT, SOPClassUID="")
-    assert isinstance(read_only(tmp_path), Header)
-
-
-@pytest.mark.parametrize("content", [b"", b"patient_id,label\n", bytes(4096), b"\x08\x00", b"\x89PNG" + bytes(200)])
-def test_what_is_not_dicom_is_left_out(tmp_path, content):
-    (tmp_path / "file.dcm").write_bytes(content)
-    assert read_only(tmp_path) == Skip("file.dcm", Reason.NOT_DICOM)
-
-
-def test_a_dicm_prefix_over_rubbish_is_no_error(tmp_path):
-    (tmp_path / "x").write_bytes(bytes(128) + b"DICM" + b"\xff" * 100)
-    assert isinstance(read_only(tmp_path), Skip)
-
-
-def test_link_loops_pipes_and_dead_links_do_not_hang_the_walk(tmp_path, write_series):
-    write_series(tmp_path / "deep", FLAT)
+def test_link_loops_pipes_and_dead_links_do_not_hang_the_walk(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "x").write_bytes(b"x")
     (tmp_path / "deep" / "loop").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "twin").symlink_to(tmp_path / "deep", target_is_directory=True)
     (tmp_path / "dead").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "self").symlink_to(tmp_path / "self")
     os.mkfifo(tmp_path / "pipe")
     entries, skips = walk(tmp_path)
     assert len(entries) == 1
-    assert skips == [Skip("dead", Reason.NOT_A_FILE), Skip("pipe", Reason.NOT_A_FILE)]
-
-
-def test_a_file_that_vanishes_is_unreadable(tmp_path):
-    assert read_header(tmp_path, "gone") == Skip("gone", Reason.UNREADABLE)
+    assert skips == [Skip(name, Reason.NOT_A_FILE) for name in ("dead", "pipe", "self")]
 
 
 def test_the_fingerprint_follows_every_change_of_the_tree(tmp_path):
@@ -134,24 +92,197 @@ def test_the_fingerprint_follows_every_change_of_the_tree(tmp_path):
     assert len(seen) == 6
 
 
-@pytest.fixture(scope="module")
-def one_file(tmp_path_factory, write_series):
-    folder = tmp_path_factory.mktemp("one")
-    write_series(folder, FLAT)
-    return next(folder.iterdir())
+def test_every_file_is_in_one_list_and_a_second_scan_reads_none(tmp_path, write_series, rescan, reads):
+    root = tmp_path / "dicom"
+    write_series(root / "ct", np.zeros((100, 8, 8)))
+    write_series(root / "seg", np.zeros((1, 8, 8)), SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4")
+    (root / "notes.txt").write_text("no DICOM")
+    first = rescan()
+    assert (len(first.headers), len(first.annotations), len(first.skips), first.files) == (100, 1, 1, 102)
+    assert first.changes == Changes(new=102)
+    assert len(reads) == 102
+    reads.clear()
+    second = rescan()
+    assert reads == []
+    assert second == dataclasses.replace(first, changes=Changes(unchanged=102))
+    assert [header.path for header in first.headers] == sorted(header.path for header in first.headers)
 
 
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_a_damaged_file_is_a_header_or_a_skip_and_never_a_trace(one_file, tmp_path_factory, data):
-    content = bytearray(one_file.read_bytes())
-    for place in data.draw(st.lists(st.integers(132, len(content) - 1), max_size=8)):
-        content[place] = data.draw(st.integers(0, 255))
-    cut = data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))
-    folder = tmp_path_factory.mktemp("damaged")
-    (folder / "x").write_bytes(content[:cut])
-    assert isinstance(read_only(folder), (Header, Skip))
+def test_changed_added_and_removed_files_are_noticed_and_only_they_are_read(tmp_path, write_series, rescan, reads):
+    root = tmp_path / "dicom"
+    write_series(root, np.zeros((10, 8, 8)))
+    rescan()
+    reads.clear()
+    files = sorted(path.name for path in root.iterdir())
+    (root / files[0]).unlink()
+    (root / files[1]).write_bytes(b"overwritten")
+    os.utime(root / files[2], ns=(5, 5))
+    (root / "added").write_bytes((root / files[3]).read_bytes())
+    found = rescan()
+    assert found.changes == Changes(new=1, changed=2, removed=1, unchanged=7)
+    assert sorted(reads) == ["00001-P1-0", "00002-P1-0", "added"] == sorted(["added", *files[1:3]])
+    assert (len(found.headers), found.skips) == (9, [Skip(files[1], Reason.NOT_DICOM)])
+    assert rescan().changes == Changes(unchanged=10)
 
 
-def test_every_reason_is_explained():
-    assert set(EXPLANATIONS) == set(Reason)
+def test_an_interrupted_scan_goes_on_where_it_was(tmp_path, write_series, rescan, reads):
+    write_series(tmp_path / "dicom", np.zeros((200, 4, 4)))
+
+    def interrupt(done: int, _total: int) -> None:
+        if done >= 128:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rescan(interrupt)
+    assert len(reads) == 128
+    reads.clear()
+    found = rescan()
+    assert len(reads) == 72
+    assert len(found.headers) == 200
+    assert found.changes == Changes(new=72, unchanged=128)
+
+
+def test_members_of_archives_are_rows_of_their_own(tmp_path, write_series, rescan, reads):
+    root = tmp_path / "dicom"
+    write_series(root / "p1", np.zeros((40, 4, 4)))
+    archive_of(root / "p1", "export", copies=4, readme=b"no DICOM", empty=b"")
+    write_series(root / "p2", np.zeros((3, 4, 4)), patient_id="P2")
+    (root / "bad.zip").write_bytes(b"PK\x03\x04 damaged")
+    totals = []
+    first = rescan(lambda done, total: totals.append((done, total)))
+    assert first.files == 1 + 162 + 3 + 1
+    assert totals[-1] == (first.files, first.files)
+    assert len(first.headers) == 163
+    assert {skip.path: skip.reason for skip in first.skips} == {
+        "bad.zip": Reason.BAD_ARCHIVE,
+        "export": Reason.ARCHIVE,
+        "export!/empty": Reason.NOT_DICOM,
+        "export!/readme": Reason.NOT_DICOM,
+    }
+    assert first.changes == Changes(new=5)
+    reads.clear()
+    assert rescan() == dataclasses.replace(first, changes=Changes(unchanged=5))
+    assert reads == []
+
+
+def test_an_interrupted_scan_of_an_archive_goes_on_within_it(tmp_path, write_series, rescan, reads):
+    write_series(tmp_path / "dicom" / "p", np.zeros((50, 4, 4)))
+    archive_of(tmp_path / "dicom" / "p", "export", copies=4)
+
+    def interrupt(done: int, _total: int) -> None:
+        if done >= 129:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rescan(interrupt)
+    reads.clear()
+    found = rescan()
+    assert len(reads) == 200 - 128
+    assert (len(found.headers), found.files) == (200, 201)
+    reads.clear()
+    assert rescan().headers == found.headers
+    assert reads == []
+
+
+def test_an_archive_that_changed_is_read_anew_and_its_former_members_are_forgotten(tmp_path, write_series, rescan):
+    root = tmp_path / "dicom"
+    write_series(root / "p", np.zeros((100, 4, 4)))
+    archive_of(root / "p", "export")
+    rescan()
+    write_series(root / "p", np.zeros((5, 4, 4)))
+    archive_of(root / "p", "export")
+    found = rescan()
+    assert (len(found.headers), found.changes) == (5, Changes(changed=1))
+    (root / "export").unlink()
+    (root / "other").write_bytes(b"x")
+    assert rescan().changes == Changes(new=1, removed=1)
+
+
+def test_a_file_that_becomes_readable_is_read_though_it_did_not_change(tmp_path, write_series, rescan, monkeypatch):
+    def refuse(_root, source):
+        raise PermissionError(13, "Permission denied", source)
+
+    write_series(tmp_path / "dicom", np.zeros((1, 4, 4)))
+    monkeypatch.setattr(headers, "open_source", refuse)
+    assert rescan().skips[0].reason == Reason.UNREADABLE
+    monkeypatch.undo()
+    assert len(rescan().headers) == 1
+
+
+def test_what_hangs_on_the_machine_is_not_kept(tmp_path, write_series, rescan, monkeypatch):
+    write_series(tmp_path / "dicom", np.zeros((1, 4, 4)))
+    monkeypatch.setattr(headers, "is_supported", lambda _syntax: False)
+    assert rescan().skips[0].reason == Reason.UNSUPPORTED_SYNTAX
+    monkeypatch.undo()
+    assert len(rescan().headers) == 1
+
+
+@pytest.mark.slow
+def test_processes_find_what_one_process_finds(tmp_path, write_series, rescan):
+    root = tmp_path / "dicom"
+    write_series(root / "p", np.zeros((150, 4, 4)))
+    archive_of(root / "p", "export", copies=2)
+    write_series(root / "q", np.zeros((150, 4, 4)), patient_id="Q")
+    alone = rescan()
+    (tmp_path / "scan.sqlite").unlink()
+    with start_workers(2) as pool:
+        assert rescan(pool=pool) == alone
+
+
+def test_all_real_data_have_a_row_and_none_a_trace(real_data, tmp_path):
+    entries, skips = walk(real_data)
+    assert not skips
+    with ScanIndex(tmp_path / "i", KEY, real_data) as index:
+        found = scan(real_data, entries, index, ALONE, no_progress)
+    sources = [one.path for one in (*found.headers, *found.annotations, *found.skips)]
+    assert sorted(sources) == sorted(entry.path for entry in entries)
+    assert found.files == len(entries)
+    assert len([header for header in found.headers if header.path.startswith("sts_ct")]) == 401
+    assert len([one for one in found.annotations if one.path.startswith("sts_ct")]) == 8
+    assert Reason.BAD_HEADER not in {skip.reason for skip in found.skips}
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_headers_would_take_far_less_than_a_gigabyte(tmp_path, memory_peak):
+    """A fifth of them, as a second scan loads them: each slice of its own path, UID and position."""
+    entries = [scan_module.Entry(f"patient-{n // 1000:05d}/series/IM{n:08d}", 525_000, n) for n in range(20_000)]
+    with ScanIndex(tmp_path / "i", KEY, tmp_path) as index:
+        for start in range(0, len(entries), 1000):
+            index.put(
+                scan_module.Record(entry.path, entry.size, entry.mtime_ns, [[_header(entry.path, start + number)]])
+                for number, entry in enumerate(entries[start : start + 1000])
+            )
+    with ScanIndex(tmp_path / "i", KEY, tmp_path) as index, memory_peak(40 * 2**20):
+        found = scan(tmp_path, entries, index, ALONE, no_progress)
+    assert len(found.headers) == 20_000
+    assert found.changes == Changes(unchanged=20_000)
+
+
+def _header(path: str, number: int) -> Header:
+    series = number // 1000
+    return Header(
+        path=path,
+        patient_id=f"patient {series}",
+        study_uid=f"1.2.826.0.1.3680043.8.498.{10**30 + series}",
+        series_uid=f"1.2.826.0.1.3680043.8.498.{10**31 + series}",
+        sop_uid=f"1.2.826.0.1.3680043.8.498.{10**32 + number}",
+        frame_of_reference=f"1.2.826.0.1.3680043.8.498.{10**33 + series}",
+        position=(-250.123, -250.456, number % 1000 * 0.625),
+        orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        spacing=(0.703125, 0.703125),
+        rows=512,
+        columns=512,
+        frame=0,
+        original=True,
+        primary=True,
+        acquisition="1\\ORIGINAL\\PRIMARY\\AXIAL",
+        thickness=0.625,
+        kernel="STANDARD",
+        vendor="GE MEDICAL SYSTEMS",
+        syntax="1.2.840.10008.1.2.1",
+    )
+
+
+def test_read_source_is_what_the_scan_reads_with(tmp_path):
+    (tmp_path / "x").write_bytes(b"")
+    assert read_source(tmp_path, "x") == [Skip("x", Reason.NOT_DICOM)]

@@ -4,55 +4,110 @@ import dataclasses
 import hashlib
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.ingest.geometry import Series
-from client.ingest.records import Header, Reason
-from client.ingest.select import choose_series, is_held_out, split_fraction
+from client.ingest.labels import Labels
+from client.ingest.records import Reason
+from client.ingest.select import ONLY_SERIES, Chosen, choose_series, is_held_out, split_fraction
 
 
-def series(patient="P", study="1.1", uid="1.2", *, slices=5, spacing=2.0, original=True) -> Series:
-    first = Header("x", patient, study, uid, "", (0, 0, 0), (1, 0, 0, 0, 1, 0), (1, 1), 40, 40, original)
-    headers = tuple(
-        dataclasses.replace(first, path=f"{patient}/{study}/{uid}/{i}", sop_uid=f"{uid}.{i}") for i in range(slices)
-    )
-    affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [spacing, 0, 0, 0], [0, 0, 0, 1.0]])
-    return Series(headers, affine)
+@pytest.fixture(scope="module")
+def series(make_series):
+    """A series of one patient whose slices are named after its UID."""
+
+    def make(patient="P", study="1.1", uid="1.2", *, slices=5, spacing=2.0, **values) -> Series:
+        made = make_series(slices, spacing, patient_id=patient, study_uid=study, series_uid=uid, **values)
+        headers = tuple(
+            dataclasses.replace(header, path=f"{patient}/{study}/{uid}/{k}", sop_uid=f"{uid}.{k}")
+            for k, header in enumerate(made.headers)
+        )
+        return dataclasses.replace(made, headers=headers)
+
+    return make
 
 
 def uids(chosen) -> list[str]:
     return sorted(one.series.headers[0].series_uid for one in chosen)
 
 
-def test_original_comes_first_then_most_slices_then_the_thinnest(make_study):
-    derived = series(uid="derived", slices=9, original=False)
-    short = series(uid="short", slices=5)
-    thick = series(uid="thick", slices=7, spacing=3.0)
-    thin = series(uid="thin", slices=7, spacing=1.0)
-    pool = [derived, short, thick, thin]
-    study = make_study()
-    for expected in ("thin", "thick", "short", "derived"):
-        chosen, skips = choose_series(pool, {"P": 1}, study)
-        assert uids(chosen) == [expected]
+def turned(one: Series) -> Series:
+    """The same, acquired sagittally."""
+    headers = tuple(dataclasses.replace(h, orientation=(0, 1, 0, 0, 0, -1)) for h in one.headers)
+    return dataclasses.replace(one, headers=headers)
+
+
+def test_rivals_are_ranked_by_one_criterion_after_the_other(make_study, series):
+    """Each series of the list is worse than the one before it by the criterion named, and better by all that follow."""
+    study = make_study(kernels=["Br4*", "*30f"], thickness_mm=2.0, slice_spacing_mm=2.0)
+    best = {"slices": 6, "thickness": 2.2, "kernel": "br40d\\3"}
+    order = [
+        ("slices", series(uid="best", **best)),
+        ("thickness", series(uid="fewer slices", **best | {"slices": 5})),
+        ("kernel", series(uid="thicker", **best | {"slices": 9, "thickness": 3.0})),
+        ("kernel", series(uid="second kernel", **best | {"slices": 9, "kernel": "B30f", "thickness": 2.0})),
+        ("axial", series(uid="other kernel", **best | {"slices": 9, "kernel": "B70f", "thickness": 2.0})),
+        ("PRIMARY", turned(series(uid="sagittal", slices=9, kernel="Br40", thickness=2.0))),
+        ("ORIGINAL", series(uid="secondary", slices=9, kernel="Br40", thickness=2.0, primary=False)),
+        (ONLY_SERIES, series(uid="derived", slices=9, kernel="Br40", thickness=2.0, original=False)),
+    ]
+    pool = [one for _, one in reversed(order)]
+    for place, (criterion, expected) in enumerate(order):
+        (chosen,), skips = choose_series(pool, Labels({"P": 1}), study)
+        assert uids([chosen]) == uids([Chosen(expected, None, None, None)])
+        assert (chosen.decided_by, chosen.rivals) == (criterion, len(order) - place - 1)
         assert {skip.reason for skip in skips} <= {Reason.OTHER_SERIES}
-        assert len(skips) == sum(len(one.headers) for one in pool) - len(chosen[0].series.headers)
-        assert chosen[0].labels.tolist() == [1] * len(chosen[0].series.headers)
-        pool = [one for one in pool if one.headers[0].series_uid != expected]
+        assert len(skips) == sum(len(one.headers) for one in pool) - len(chosen.series.headers)
+        assert chosen.labels.tolist() == [1] * len(chosen.labels)
+        pool.remove(expected)
 
 
-def test_a_patient_may_have_several_labelled_studies_and_series(make_study):
+def test_series_alike_in_everything_are_told_apart_by_lot_whatever_their_order(make_study, series):
+    pool = [series(uid=uid) for uid in "abcde"]
+    (first,), _ = choose_series(pool, Labels({"P": 0}), make_study())
+    (again,), _ = choose_series(pool[::-1], Labels({"P": 0}), make_study())
+    assert first.decided_by == again.decided_by == "lot"
+    assert uids([first]) == uids([again])
+
+
+def test_without_a_wanted_thickness_the_thinnest_is_taken(make_study, series):
+    pool = [series(uid="thick", thickness=5.0, slices=9), series(uid="unsaid", thickness=0.0, spacing=1.0)]
+    (chosen,), _ = choose_series(pool, Labels({"P": 0}), make_study())
+    assert (uids([chosen]), chosen.decided_by) == (["unsaid"], "thickness")  # its spacing stands for it
+
+
+def test_an_id_with_two_classes_is_left_out_by_name(make_study, series):
+    pool = [series(patient="P", uid="a"), series(patient="Q", uid="b"), series(patient="R", uid="c")]
+    chosen, skips = choose_series(pool, Labels({"P": 0}, frozenset({"Q"})), make_study())
+    assert uids(chosen) == ["a"]
+    assert [skip.reason for skip in skips] == [Reason.CONFLICTING_LABEL] * 5 + [Reason.NO_LABEL] * 5
+    slices = make_study(label_level="slice")
+    chosen, skips = choose_series(pool[:2], Labels({"a.0": 1}, frozenset({"a.1", "b.2"})), slices)
+    assert [one.labels.tolist() for one in chosen] == [[1]]
+    assert [skip.reason for skip in skips].count(Reason.CONFLICTING_LABEL) == 1
+    assert [skip.reason for skip in skips].count(Reason.NO_LABEL) == 4
+
+
+def test_slices_that_are_not_axial_are_left_out_where_the_study_wants_them_as_acquired(make_study, series):
+    chosen, skips = choose_series([turned(series())], Labels({"P": 0}), make_study())
+    assert not chosen
+    assert {skip.reason for skip in skips} == {Reason.NOT_AXIAL}
+
+
+def test_a_patient_may_have_several_labelled_studies_and_series(make_study, series):
     pool = [series(study="1", uid="a"), series(study="1", uid="b", slices=4), series(study="2", uid="c")]
-    assert uids(choose_series(pool, {"1": 0, "2": 1}, make_study(label_level="study"))[0]) == ["a", "c"]
-    chosen, skips = choose_series(pool, {"b": 0, "c": 1}, make_study(label_level="series"))
+    assert uids(choose_series(pool, Labels({"1": 0, "2": 1}), make_study(label_level="study"))[0]) == ["a", "c"]
+    chosen, skips = choose_series(pool, Labels({"b": 0, "c": 1}), make_study(label_level="series"))
     assert uids(chosen) == ["b", "c"]
     assert {skip.reason for skip in skips} == {Reason.NO_LABEL}
 
 
-def test_slice_labels_make_examples_of_labelled_slices_only(make_study):
+def test_slice_labels_make_examples_of_labelled_slices_only(make_study, series):
     pool = [series(uid="a"), series(uid="b"), series(uid="c")]
     labels = {"a.0": 1, "a.3": 0, "b.4": 1, "elsewhere": 0}
-    chosen, skips = choose_series(pool, labels, make_study(label_level="slice"))
+    chosen, skips = choose_series(pool, Labels(labels), make_study(label_level="slice"))
     found = {one.series.headers[0].series_uid: one for one in chosen}
     assert sorted(found) == ["a", "b"]
     assert found["a"].labels.tolist() == [1, 0]
@@ -81,13 +136,13 @@ def test_the_share_held_out_is_the_one_asked_for():
 
 @settings(deadline=None, max_examples=20)
 @given(names=st.sets(st.text("ABC123", min_size=1, max_size=6), min_size=2, max_size=12), data=st.data())
-def test_the_split_does_not_depend_on_who_else_is_there(make_study, names, data):
+def test_the_split_does_not_depend_on_who_else_is_there(make_study, series, names, data):
     study = make_study()
     some = data.draw(st.sets(st.sampled_from(sorted(names)), min_size=1))
 
     def held_out(patients):
         pool = [series(patient=name, uid=name) for name in patients]
-        chosen, _ = choose_series(pool, dict.fromkeys(names, 0), study)
+        chosen, _ = choose_series(pool, Labels(dict.fromkeys(names, 0)), study)
         return [one.series.patient_id for one in chosen if is_held_out(0, one.series.patient_id, 0.3)]
 
     everyone = held_out(sorted(names))
