@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from client.cli import ledger
 from client.cli.ingest import ingest
-from client.cli.ledger import ledger
 from common.console import run_cli
 
 app = typer.Typer(
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(ingest)
-app.command()(ledger)
+app.add_typer(ledger.app, name="ledger")
 
 
 def main() -> None:
