@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from client.chain import EMPTY, GENESIS, Head, chain_hash, check_head, read_head, write_head
+from client.chain import EMPTY, GENESIS, Head, Scalar, chain_hash, check_head, read_head, write_head
 from common.errors import BudgetExceeded, FedctError, LedgerError, StorageError, UsageError, from_os_error
 from common.files import fsync_folder
 from common.privacy.accounting import epsilon
@@ -67,6 +67,11 @@ class Entry:
     note: str
     prev: str
     hash: str
+
+    def record(self) -> dict[str, Scalar]:
+        """What is hashed: all columns but ``hash``, the events as the JSON text that they are kept in."""
+        fields: dict[str, Scalar] = {name: getattr(self, name) for name in _COLUMNS[:-1]}
+        return fields | {"events": events_to_json(self.events)}
 
 
 def utc_now() -> datetime:
@@ -122,11 +127,11 @@ class Ledger:
             raise UsageError("a reservation without events charges nothing; expected at least one event")
         with self._locked() as database:
             entries = self._checked(database)
-            charged = _charged(entries, cohort)
-            total = epsilon([*charged, *events], max_delta)
+            before = charged(entries, cohort)
+            total = epsilon([*before, *events], max_delta)
             refusal = None
             if not total <= max_epsilon:
-                spent = epsilon(charged, max_delta)
+                spent = epsilon(before, max_delta)
                 refusal = (
                     f"round {round_} would bring cohort '{cohort}' to epsilon {total:.4g}; the site's policy allows "
                     f"max_epsilon {max_epsilon:g} at delta {max_delta:g}, and {spent:.4g} is spent"
@@ -161,15 +166,15 @@ class Ledger:
 
     def spent(self, cohort: str, delta: float) -> float:
         """Epsilon at ``delta`` of all that was ever reserved on the cohort; 0.0 if nothing was."""
-        return epsilon(_charged(self.entries(), cohort), delta)
+        return epsilon(charged(self.entries(), cohort), delta)
 
     def spent_by_study(self, cohort: str, study_digest: str, delta: float) -> float:
         """Epsilon at ``delta`` of what one study reserved on the cohort, taken alone."""
-        return epsilon(_charged(self.entries(), cohort, study_digest), delta)
+        return epsilon(charged(self.entries(), cohort, study_digest), delta)
 
     def forecast(self, cohort: str, events: Sequence[Event], delta: float) -> float:
         """What ``spent`` would be after ``events``; reserves nothing."""
-        return epsilon([*_charged(self.entries(), cohort), *events], delta)
+        return epsilon([*charged(self.entries(), cohort), *events], delta)
 
     def rounds_charged(self, cohort: str, study_digest: str) -> tuple[int, ...]:
         """The round of each reservation of a study on the cohort, in order; a retried round is there twice."""
@@ -299,8 +304,8 @@ class Ledger:
             self._adopt_head(self._rows(database))
 
 
-def _charged(entries: Sequence[Entry], cohort: str, study: str | None = None) -> list[Event]:
-    """The events of every reservation on a cohort, of one study or of all."""
+def charged(entries: Sequence[Entry], cohort: str, study: str | None = None) -> list[Event]:
+    """The events of every reservation on a cohort among ``entries``, of one study or of all."""
     return [
         event
         for entry in entries

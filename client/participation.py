@@ -10,16 +10,17 @@ A crash after 2 leaves the charge standing; a repeated round is charged again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
 from client.audit_log import AuditLog
+from client.budget import whole_study_events
 from client.ingest.cohort import Cohort, open_cohort
 from client.ledger import Ledger
 from client.policy import EvaluationRelease, check_study, evaluation_event, release_evaluation
-from client.site import PolicySettings, Site
+from client.site import Site
 from client.training.evaluate import evaluate
 from client.training.local import train_round
 from common.errors import BudgetExceeded, DataError
@@ -27,8 +28,8 @@ from common.messages import Reply, Request
 from common.metrics import l2_sensitivity
 from common.models.resnet import empty_model
 from common.models.weights import Vector, load_vector, to_vector
-from common.privacy.events import Event, Gaussian
-from common.privacy.plan import PrivacyPlan, plan_for, round_events, study_events
+from common.privacy.events import Event
+from common.privacy.plan import PrivacyPlan, plan_for, round_events
 from common.study import Study
 
 
@@ -59,15 +60,6 @@ def readiness(site: Site, study: Study) -> None:
     cohort = open_cohort(site, study)
     if not cohort.training_patients():
         raise DataError(f"the cohort of study '{study.name}' has no training patient", "Add patients")
-
-
-def whole_study_events(study: Study, policy: PolicySettings) -> list[Event]:
-    """All that a study will be charged under this policy: every round, and every noised evaluation."""
-    plan = plan_for(study)
-    events: list[Event] = [*study_events(plan)] if plan else []
-    evaluations = 1 + sum(study.evaluates_in(round_) for round_ in range(1, study.federation.rounds + 1))
-    charge = evaluation_event(policy)
-    return events + ([replace(charge, count=evaluations)] if isinstance(charge, Gaussian) else [])
 
 
 def participate(site: Site, study: Study, request: Request, weights: Vector, *, training: bool) -> Answer:

@@ -15,9 +15,8 @@ Each check has an error class with a ``code`` of its own, which may cross to the
 from __future__ import annotations
 
 import math
-import secrets
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +26,8 @@ from common.errors import PolicyRefusal, UsageError
 from common.privacy.events import Event, Gaussian
 from common.study import Study
 
-_GRID = 2.0**-10  # spacing of noised values, relative to the noise
+if TYPE_CHECKING:
+    from client.training.randomness import Keystream
 
 
 class NotApproved(PolicyRefusal):
@@ -118,15 +118,15 @@ def evaluation_event(policy: PolicySettings) -> Event | None:
 
 
 def release_evaluation(
-    counts: ArrayLike, sensitivity: float, policy: PolicySettings, generator: np.random.Generator | None = None
+    counts: ArrayLike, sensitivity: float, policy: PolicySettings, stream: Keystream | None = None
 ) -> EvaluationRelease:
     """What may leave of a vector of counts over held-out patients, by the site's policy.
 
     ``sensitivity``: the most that one patient can change ``counts``, in L2 norm. Noised counts are
-    ``counts`` plus Gaussian noise of standard deviation ``evaluation_sigma * sensitivity``, rounded to a
-    grid a thousand times finer, so that their last bits say nothing (Mironov 2012); they may be negative.
-    The noise is seeded by the operating system; ``generator`` is for tests. Raises UsageError on counts
-    that are not a finite vector, or a sensitivity that is not above 0.
+    ``counts`` plus Gaussian noise of standard deviation ``evaluation_sigma * sensitivity``, on a grid a
+    thousand times finer (``client.training.randomness.add_noise``); they may be negative. The noise comes
+    from a secret stream; ``stream`` is for tests. Raises UsageError on counts that are not a finite
+    vector, or a sensitivity that is not above 0.
     """
     vector = np.array(counts, dtype=np.float64)
     if vector.ndim != 1 or not np.isfinite(vector).all():
@@ -136,9 +136,11 @@ def release_evaluation(
     if policy.evaluation == "exact":
         return EvaluationRelease("exact", vector)
     if policy.evaluation == "noised":
+        import torch  # here, since the commands that only ask need neither
+
+        from client.training.randomness import Keystream, add_noise
+
         std = policy.evaluation_sigma * sensitivity
-        source = generator or np.random.Generator(np.random.PCG64DXSM(secrets.randbits(256)))
-        grid = 2.0 ** math.floor(math.log2(std)) * _GRID
-        noised = np.round((vector + source.normal(0.0, std, vector.shape)) / grid) * grid
+        noised = add_noise(torch.from_numpy(vector), std, stream or Keystream.secret()).numpy()
         return EvaluationRelease("noised", noised, std, evaluation_event(policy))
     return EvaluationRelease("withheld")

@@ -96,6 +96,7 @@ def _write_series(
         uids.append(str(dataset.SOPInstanceUID))
     return uids
 
+
 settings.register_profile("untimed", deadline=None)  # no test is timed: a busy machine is no fault
 settings.load_profile("untimed")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from client.cli import ledger
 from client.cli.cohort import cohort
 from client.cli.ingest import ingest
-from client.cli.ledger import ledger
 from common.console import run_cli
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
 )
 app.command()(ingest)
 app.add_typer(cohort, name="cohort")
-app.command()(ledger)
+app.add_typer(ledger.app, name="ledger")
 
 
 def main() -> None:

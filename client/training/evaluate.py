@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from client.training.local import Examples
-from client.training.views import to_input
+from client.training.views import Examples, to_input
 from common.metrics import Counts
 from common.study import Study
 

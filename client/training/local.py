@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,21 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.training.dp_step import PrivateStepper
-from client.training.sampler import fixed_draw, poisson_draw, secret_generator
-from client.training.views import augment, draw_views, to_input
+from client.training.randomness import Keystream
+from client.training.sampler import fixed_draw, poisson_draw
+from client.training.views import Examples, Views
 from common.privacy.plan import PrivacyPlan
 from common.study import Study
-
-
-class Examples(Protocol):
-    """What training needs of a cohort."""
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class index of every example."""
-
-    def pixels(self, indices: NDArray[np.intp]) -> NDArray[np.uint8]:
-        """uint8 [n, channels, size, size] of these examples."""
 
 
 def learning_rate(study: Study, round_: int) -> float:
@@ -59,31 +48,21 @@ def train_round(
     if not patients:
         raise ValueError("no training patients")
     model.train()
-    # A known seed would tell how one patient more shifts the views of all others, beyond the clip.
-    views_rng = np.random.default_rng([seed, round_]) if plan is None else secret_generator()
-    torch_rng = torch.Generator().manual_seed(int(views_rng.integers(2**62)))
-
-    def batch(drawn: Sequence[NDArray[np.intp]]) -> tuple[Tensor, Tensor]:
-        indices = draw_views(drawn, study.training.views_per_patient, views_rng)
-        inputs = to_input(examples.pixels(indices))
-        if study.training.augment:
-            inputs = augment(inputs, study.input.view, torch_rng)
-        return inputs, torch.from_numpy(examples.labels[indices])
-
+    stream = Keystream.seeded(seed, round_) if plan is None else Keystream.secret()
+    views, draws = Views(examples, study, stream.child(b"views")), stream.child(b"draws")
     optimizer = make_optimizer(model, study, round_)
     count = study.training.local_steps if steps is None else steps
     if plan is None:
         for _ in range(count):
-            chosen = fixed_draw(len(patients), study.training.batch_patients, views_rng)
-            _plain_step(model, optimizer, batch([patients[i] for i in chosen]))
+            chosen = fixed_draw(len(patients), study.training.batch_patients, draws)
+            _plain_step(model, optimizer, views.batch([patients[i] for i in chosen]))
             if after_step:
                 after_step()
         return
-    secret = secret_generator()
-    stepper = PrivateStepper(model, optimizer, plan, study.training.views_per_patient, batch)
+    stepper = PrivateStepper(model, optimizer, plan, study.training.views_per_patient, views.batch)
     try:
         for _ in range(count):
-            stepper.step([patients[i] for i in poisson_draw(len(patients), plan.sampling_rate, secret)])
+            stepper.step([patients[i] for i in poisson_draw(len(patients), plan.sampling_rate, draws)])
             if after_step:
                 after_step()
     finally:

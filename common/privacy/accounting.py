@@ -101,14 +101,14 @@ def _check_delta(delta: float) -> None:
 def _merge(events: Iterable[Event]) -> _Segments:
     """Merge equal mechanisms; the order of the result depends on their values alone."""
     steps: defaultdict[tuple[float, float], int] = defaultdict(int)
-    plain: list[float] = []
+    plain: defaultdict[float, int] = defaultdict(int)
     for event in events:
         if isinstance(event, SubsampledGaussian) and event.q < 1:
             steps[float(event.sigma), float(event.q)] += event.steps
         else:
-            count = event.steps if isinstance(event, SubsampledGaussian) else event.count
-            plain.append(count / float(event.sigma) / float(event.sigma))
-    return tuple((sigma, q, n) for (sigma, q), n in sorted(steps.items())), math.fsum(plain)
+            plain[float(event.sigma)] += event.steps if isinstance(event, SubsampledGaussian) else event.count
+    inverse_variance = math.fsum(count / sigma / sigma for sigma, count in sorted(plain.items()))
+    return tuple((sigma, q, n) for (sigma, q), n in sorted(steps.items())), inverse_variance
 
 
 @lru_cache(maxsize=1024)

@@ -66,11 +66,6 @@ def plan_for(study: Study) -> PrivacyPlan | None:
     )
 
 
-def round_events(plan: PrivacyPlan) -> tuple[Event, ...]:
-    """What one round of training is charged, whatever is drawn in it."""
-    return (SubsampledGaussian(plan.sigma, plan.sampling_rate, plan.steps_per_round),)
-
-
-def study_events(plan: PrivacyPlan) -> tuple[Event, ...]:
-    """What all rounds of training are charged together; what a forecast before approval needs."""
-    return (SubsampledGaussian(plan.sigma, plan.sampling_rate, plan.steps_per_round * plan.rounds),)
+def round_events(plan: PrivacyPlan, rounds: int = 1) -> tuple[Event, ...]:
+    """What ``rounds`` rounds of training are charged, whatever is drawn in them."""
+    return (SubsampledGaussian(plan.sigma, plan.sampling_rate, plan.steps_per_round * rounds),)

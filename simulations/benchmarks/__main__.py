@@ -46,5 +46,19 @@ def ingest(
     say(json.dumps(measure(load_study(study), slices, out), indent=1))
 
 
+@app.command()
+def dp_step(
+    arch: Annotated[str, typer.Option(help="The network's name in a study file.")] = "resnet18",
+    size: Annotated[int, typer.Option(help="Pixels a side.")] = 64,
+    batch: Annotated[int, typer.Option(help="Patients in a step, one image each.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Steps of each method.")] = 9,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+) -> None:
+    """Time and memory of a private step, over a plain one and over Opacus."""
+    from simulations.benchmarks.dp_step import measure
+
+    say(json.dumps(measure(arch, size, batch, repeats), indent=None if as_json else 1))
+
+
 if __name__ == "__main__":
     run_cli(app, "python -m simulations.benchmarks")

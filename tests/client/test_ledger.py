@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -465,7 +466,90 @@ Ledger(Path(sys.argv[1])).reserve(cohort="default", study_digest="{STUDY}", roun
     assert Ledger(path).spent("default", DELTA) == epsilon([Gaussian(50.0, 4)], DELTA)
 
 
+ACKNOWLEDGING = f"""
+import sys
+from pathlib import Path
+from client.ledger import Ledger
+from common.privacy.events import Gaussian
+ledger = Ledger(Path(sys.argv[1]))
+for round_ in range(1, 10_000):
+    ledger.reserve(cohort="default", study_digest="{STUDY}", round_=round_, events=[Gaussian(1000.0)],
+                   max_epsilon=8.0, max_delta=1e-5)
+    print(round_, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("milliseconds", [0, 3, 7, 20, 51, 120])
+def test_a_charge_that_was_answered_survives_kill_at_any_moment(ledger: Ledger, milliseconds):
+    process = run_python(ACKNOWLEDGING, ledger.path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "1\n"
+    time.sleep(milliseconds / 1000)
+    process.kill()
+    answered = [1, *map(int, process.communicate(timeout=60)[0].split())]
+    again = Ledger(ledger.path)
+    charged = again.rounds_charged("default", STUDY)
+    assert charged in (tuple(answered), (*answered, answered[-1] + 1))
+    assert again.spent("default", DELTA) == epsilon([Gaussian(1000.0, len(charged))], DELTA)
+    reserve(again, 99)
+    assert again.verify() == len(charged) + 1
+
+
 # Disk
+
+
+SMALL_DISK = """
+import shutil, sys
+from pathlib import Path
+from client.ledger import Ledger
+from common.errors import StorageError
+from common.privacy.events import Gaussian
+disk, ballast = Path(sys.argv[1]), Path(sys.argv[1]) / "ballast"
+def reserve(ledger, round_):
+    ledger.reserve(cohort="default", study_digest="a" * 64, round_=round_, events=[Gaussian(50.0)],
+                   max_epsilon=8.0, max_delta=1e-5)
+for pages in range(16):
+    ledger = Ledger(disk / f"{pages}.sqlite")
+    reserve(ledger, 1)
+    free = shutil.disk_usage(disk).free - 4096 * pages
+    ballast.write_bytes(bytes(max(0, free)))
+    try:
+        reserve(ledger, 2)
+        answer = "charged"
+    except StorageError:
+        answer = "full"
+    ballast.unlink()
+    again = Ledger(disk / f"{pages}.sqlite")
+    rows = again.verify()
+    reserve(again, 3)
+    print(pages, answer, rows, again.verify(), f"{again.spent('default', 1e-5)!r}", flush=True)
+    for path in disk.glob(f"{pages}.*"):
+        path.unlink()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0
+    if shutil.which("unshare")
+    else True,
+    reason="a small disk can't be mounted here",
+)
+def test_a_disk_that_is_full_at_any_page_never_loses_a_charge(tmp_path: Path):
+    """A disk of a megabyte with 0 to 15 pages left: too few for a charge at first, enough at last."""
+    mount = 'mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@"'
+    command = ["unshare", "-rm", "sh", "-c", mount, tmp_path, sys.executable, "-W", "error", "-c", SMALL_DISK, tmp_path]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = [line.split() for line in done.stdout.splitlines()]
+    assert len(found) == 16
+    assert (found[0][1], found[-1][1]) == ("full", "charged")
+    for _, answer, before, after, spent in found:
+        assert before in {"charged": {"2"}, "full": {"1", "2"}}[answer]
+        assert int(after) == int(before) + 1
+        assert float(spent) == epsilon([Gaussian(50.0, int(after))], DELTA)
 
 
 def test_a_full_disk_is_no_silent_success_and_leaves_a_good_ledger(ledger: Ledger):

@@ -2,14 +2,16 @@ import numpy as np
 import pytest
 
 from client.audit_log import AuditLog
+from client.budget import forecast, whole_study_events
 from client.ingest.build import ingest
 from client.ledger import Ledger
-from client.participation import participate, readiness, whole_study_events
+from client.participation import participate, readiness
 from client.site import load_site
 from common.errors import BudgetExceeded, DataError, PolicyRefusal
 from common.messages import Request
 from common.models.weights import initial_model, to_vector
 from common.privacy.accounting import epsilon
+from common.privacy.events import Gaussian, SubsampledGaussian
 
 
 @pytest.fixture
@@ -47,8 +49,7 @@ def test_all_rounds_together_cost_what_was_forecast(asked):
     for round_ in range(1, study.federation.rounds + 1):
         participate(site, study, request.model_copy(update={"round": round_}), weights, training=True)
     reply = participate(site, study, request, weights, training=False).reply
-    expected = epsilon(whole_study_events(study, site.config.policy), study.privacy.delta)
-    assert reply.epsilon == pytest.approx(expected, rel=1e-9)
+    assert reply.epsilon == epsilon(whole_study_events(study, site.config.policy), study.privacy.delta)
     assert reply.epsilon <= study.privacy.epsilon
 
 
@@ -60,9 +61,36 @@ def test_noised_evaluations_are_part_of_the_forecast_and_of_the_charge(asked):
     assert reply.evaluation == "noised"
     assert reply.counts_std > 20
     assert np.frombuffer(reply.counts).min() < 0
-    expected = epsilon(whole_study_events(study, site.config.policy), study.privacy.delta)
-    assert reply.epsilon == pytest.approx(expected, rel=1e-9)
+    assert reply.epsilon == epsilon(whole_study_events(study, site.config.policy), study.privacy.delta)
     assert reply.epsilon > study.privacy.epsilon * 0.99
+
+
+@pytest.mark.parametrize("evaluation", ["noised", "withheld", "exact"])
+def test_the_forecast_before_approval_is_the_charge_after_the_run(asked, small_study, evaluation):
+    """Another study was charged before; every round is run, evaluated when its turn comes, and the final model too."""
+    site, study, request, weights = asked(
+        policy={"evaluation": evaluation, "evaluation_sigma": 15.0},
+        approve=False,
+        federation={"rounds": 5},
+        evaluation={"every": 2},
+    )
+    ledger = Ledger(site.ledger_file)
+    other = [SubsampledGaussian(3.0, 0.25, 7), Gaussian(15.0)]
+    ledger.reserve(cohort="default", study_digest="e" * 64, round_=1, events=other, max_epsilon=100.0, max_delta=1e-3)
+    told = forecast(site, study, ledger)
+    assert not told.approved
+    assert told.evaluations == (3 if evaluation == "noised" else 0)
+    site.approve(study)
+    readiness(site, study)
+    for round_ in range(1, 6):
+        participate(site, study, request.model_copy(update={"round": round_}), weights, training=True)
+    participate(site, study, request.model_copy(update={"round": 5}), weights, training=False)
+    assert ledger.spent("default", 1e-3) == told.after
+    assert ledger.spent_by_study("default", study.digest, 1e-3) == told.whole
+    again = forecast(site, study, ledger)
+    assert again.spent == told.after
+    assert again.charges == (6 if evaluation == "noised" else 5)
+    assert again.rounds_left < told.rounds_left
 
 
 def test_withheld_evaluations_leave_nothing(asked):

@@ -19,6 +19,7 @@ from client.policy import (
     release_evaluation,
 )
 from client.site import PolicySettings
+from client.training.randomness import KEY_BYTES, Keystream
 from common.errors import PolicyRefusal, UsageError
 from common.privacy.events import Gaussian
 from common.study import Study, parse_study
@@ -133,8 +134,8 @@ def test_exact_counts_leave_only_when_the_policy_says_so():
 
 def noise(sigma: float, sensitivity: float, size: int = 20_000) -> np.ndarray:
     policy = PolicySettings(evaluation_sigma=sigma)
-    generator = np.random.Generator(np.random.PCG64DXSM(7))
-    counts = release_evaluation(np.full(size, 100.0), sensitivity, policy, generator).counts
+    stream = Keystream(bytes(KEY_BYTES))
+    counts = release_evaluation(np.full(size, 100.0), sensitivity, policy, stream).counts
     assert counts is not None
     return counts - 100.0
 

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import psutil
 import pytest
 import typer
@@ -149,23 +151,21 @@ def test_the_policy_checks_are_listed_in_their_order():
     assert [(row[0], ticked(row[1])) for row in table] == [(str(n), [k.code]) for n, k in enumerate(checks, start=1)]
 
 
-def leaves(group: typer.core.TyperGroup) -> list[tuple[str, typer.core.TyperCommand]]:
-    """Commands by name; one of a group within the group has two words."""
-    found = []
-    for name, command in group.commands.items():
-        if isinstance(command, typer.core.TyperGroup):
-            found += [(f"{name} {sub}", inner) for sub, inner in leaves(command)]
-        else:
-            found.append((name, command))
-    return found
+def leaves(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    """The commands under a command, with their full names; itself if it has none."""
+    if not isinstance(command, click.Group):
+        yield name, command
+        return
+    for sub, below in command.commands.items():
+        yield from leaves(f"{name} {sub}", below)
 
 
 def test_every_command_and_option_is_listed():
     expected = {}
     for name, app in (("fedct-sim", simulations.cli.app), ("fedct-site", client.cli.app)):
-        for sub, command in leaves(typer.main.get_command(app)):
+        for sub, command in leaves(name, typer.main.get_command(app)):
             options = {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help"}
-            expected[f"{name} {sub}"] = options
+            expected[sub] = options
     table = rows(section(COORDINATOR, "Commands"))
     assert {ticked(r[0])[0]: {t for t in ticked(r[1]) if t.startswith("--")} for r in table} == expected
 
@@ -283,8 +283,8 @@ def test_every_command_of_the_guides_runs_as_it_is_shown(tmp_path, home):
 
 
 def ledger_says(folder: Path, environment: dict[str, str]) -> str:
-    """What ``fedct-site ledger`` says of a site after the guides' runs."""
-    (command,) = [command for command in commands(SITE) if command.startswith("fedct-site ledger")]
+    """What ``fedct-site ledger show`` says of a site after the guides' runs."""
+    (command,) = [command for command in commands(SITE) if command.startswith("fedct-site ledger show")]
     program, *arguments = shlex.split(command)
     call = [str(Path(sys.executable).parent / program), *arguments]
     return subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout

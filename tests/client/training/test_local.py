@@ -3,8 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from client.training import local
 from client.training.evaluate import evaluate
 from client.training.local import learning_rate, train_round
+from client.training.randomness import KEY_BYTES, Keystream
+from client.training.views import Views
 from common.metrics import accuracy
 from common.models.weights import initial_model, to_vector
 from common.privacy.plan import plan_for
@@ -37,6 +40,31 @@ def test_with_privacy_the_seed_does_not_fix_the_views_either(study_of, examples)
     for model in models:
         train_round(model, examples, examples.groups, study, plan, round_=1, seed=4)
     assert not np.array_equal(*(to_vector(model) for model in models))
+
+
+@pytest.fixture
+def one_more(study_of, examples, monkeypatch):
+    """How far one patient more, who comes first, moves the noiseless sum of a step under one known secret."""
+    study = study_of(training={"views_per_patient": 2, "local_steps": 1, "learning_rate": 1.0})
+    plan = dataclasses.replace(plan_for(study), sigma=0.0, sampling_rate=1.0)
+    monkeypatch.setattr(local.Keystream, "secret", lambda: Keystream(bytes(KEY_BYTES)))
+
+    def distance():
+        models = [initial_model(study, 0) for _ in range(2)]
+        for model, patients in zip(models, (examples.groups[1:], examples.groups), strict=True):
+            train_round(model, examples, patients, study, plan, round_=1, seed=0)
+        return np.linalg.norm(to_vector(models[1]) - to_vector(models[0])) * plan.denominator / plan.clip
+
+    return distance
+
+
+def test_one_patient_more_moves_a_step_by_one_clip_even_if_the_secret_is_known(one_more):
+    assert 0.9 < one_more() <= 1 + 1e-3
+
+
+def test_one_stream_for_all_patients_would_let_one_more_move_a_step_by_several_clips(one_more, monkeypatch):
+    monkeypatch.setattr(Views, "_stream_of", lambda views, patient: views._stream)
+    assert one_more() > 1.2
 
 
 def test_training_learns_what_can_be_learned(study_of, examples):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 
 import dp_accounting
 import pytest
@@ -14,6 +13,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from common.errors import UsageError
+from common.privacy import accounting
 from common.privacy.accounting import epsilon, epsilon_rdp, noise_multiplier
 from common.privacy.events import Gaussian, SubsampledGaussian
 
@@ -80,6 +80,26 @@ def test_the_tutorial_run_costs_about_three_by_its_own_conversion_and_less_by_ou
     assert epsilon(MNIST, 1e-5) == pytest.approx(2.38, abs=0.01)
 
 
+# sigma, examples, batch, steps, delta, epsilon by RDP, digits that were published
+PUBLISHED = {
+    # tensorflow/privacy, privacy/analysis/compute_dp_sgd_privacy_test.py: 15 and 30 epochs
+    "MNIST, TensorFlow Privacy": (1.3, 60_000, 150, 6_000, 1e-5, 0.7242234026109595, 1e-10),
+    "100,000 examples, TensorFlow Privacy": (1.0, 100_000, 100, 30_000, 1e-7, 1.4154988495444845, 1e-10),
+    # google-deepmind/jax_privacy, accounting/calibrate_test.py; over fewer orders, hence a little looser
+    "CIFAR-10, JAX-Privacy": (4.0, 50_000, 1_024, 10_000, 1e-5, 2.27535, 1e-3),
+    # De et al. 2022: as many steps as (8, 8e-7) lets; google-deepmind/jax_privacy, imagenet_nf_resnet_50_eps8.py
+    "ImageNet, De et al. 2022": (2.5, 1_281_167, 16_384, 71_589, 8e-7, 8.0, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_published_figures_are_reproduced_by_rdp_and_tightened_by_pld(name):
+    sigma, examples, batch, steps, delta, published, digits = PUBLISHED[name]
+    events = [SubsampledGaussian(sigma, batch / examples, steps)]
+    assert epsilon_rdp(events, delta) == pytest.approx(published, abs=digits)
+    assert 0.75 * published < epsilon(events, delta) < 0.95 * published
+
+
 def _rdp_of(event: SubsampledGaussian, order: int) -> float:
     """Renyi divergence of whole order by the binomial sum (Mironov, Talwar and Zhang 2019, eq. 4)."""
     q, sigma = event.q, event.sigma
@@ -141,11 +161,43 @@ def test_segments_of_one_mechanism_cost_the_same_in_one_piece_or_many():
     assert epsilon(pieces, 1e-3) == epsilon([SubsampledGaussian(1.0, 0.1, 200)], 1e-3)
 
 
-def test_ten_thousand_steps_cost_under_a_second():
-    epsilon([SubsampledGaussian(1.0, 0.1, 1)], 1e-5)  # first call loads lookup tables
-    start = time.process_time()
-    epsilon([SubsampledGaussian(0.8123, 0.01, 5_000)] * 2, 1e-5)
-    assert time.process_time() - start < 1
+@pytest.fixture
+def composed(monkeypatch):
+    """The steps of each composition that an accountant was asked for; caches are emptied before and after."""
+    asked = []
+    for kind in (accounting.pld.PLDAccountant, accounting.rdp.RdpAccountant):
+
+        def counted(self, event, count=1, *, original=kind.compose):
+            asked.append(count)
+            return original(self, event, count)
+
+        monkeypatch.setattr(kind, "compose", counted)
+    caches = (accounting._epsilon_pld, accounting._epsilon_rdp, accounting._noise_multiplier)
+    for cache in caches:
+        cache.cache_clear()
+    yield asked
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_ten_thousand_steps_are_composed_at_once(composed):
+    """The work grows with the number of distinct mechanisms, not with steps, rounds or rows."""
+    rounds = [SubsampledGaussian(4.0123, 0.01, 20), Gaussian(10.0), SubsampledGaussian(3.0, 1.0, 2)] * 500
+    epsilon(rounds, 1e-5)
+    assert composed == [10_000, 1]  # one sampled mechanism, and all others as one Gaussian
+    epsilon_rdp(rounds, 1e-5)
+    assert composed == [10_000, 1] * 2
+    epsilon([*reversed(rounds)], 1e-5)
+    assert len(composed) == 4  # known already
+
+
+def test_mechanisms_without_sampling_need_no_accountant(composed):
+    epsilon([Gaussian(10.0, 400), SubsampledGaussian(30.0, 1.0, 600)], 1e-5)
+    assert composed == []
+
+
+def test_equal_gaussians_cost_exactly_the_same_in_one_piece_or_many():
+    assert epsilon([Gaussian(7.3)] * 13, 1e-5) == epsilon([Gaussian(7.3, 13)], 1e-5)
 
 
 def test_a_delta_below_the_grid_falls_back_to_rdp():
@@ -161,10 +213,9 @@ def test_a_delta_below_the_grid_falls_back_to_rdp():
         [Gaussian(0.01, 10_000_000)],
     ],
 )
-def test_hardly_any_noise_is_charged_far_above_every_budget_and_soon(events):
-    start = time.process_time()
+def test_hardly_any_noise_is_charged_far_above_every_budget_without_a_grid(events, monkeypatch):
+    monkeypatch.setattr(accounting.pld, "PLDAccountant", None)  # its grid would not fit in memory
     assert epsilon(events, 1e-5) > 1000
-    assert time.process_time() - start < 2
 
 
 def test_a_series_that_does_not_converge_is_no_business_of_the_user(caplog):
@@ -196,11 +247,31 @@ def test_the_noise_multiplier_agrees_with_the_full_batch_formula():
     assert noise_multiplier(1.0, 1e-5, 1.0, 400) == pytest.approx(dp_accounting.get_sigma_gaussian(1.0, 1e-5) * 20)
 
 
-def test_the_noise_multiplier_is_solved_once():
+def test_the_noise_multiplier_is_solved_once(composed):
     noise_multiplier(3.0, 1e-4, 0.2, 30)
-    start = time.process_time()
+    first = len(composed)
+    assert 0 < first < 30
     noise_multiplier(3.0, 1e-4, 0.2, 30)
-    assert time.process_time() - start < 0.01
+    assert len(composed) == first
+
+
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None)
+@given(
+    st.floats(0.1, 20),
+    st.sampled_from([1e-3, 1e-5, 1e-8]),
+    st.one_of(st.just(1.0), st.floats(0.01, 1)),
+    st.integers(1, 2000),
+)
+def test_any_noise_multiplier_is_within_a_thousandth_of_the_least(target, delta, q, steps):
+    try:
+        sigma = noise_multiplier(target, delta, q, steps)
+    except UsageError:
+        assert delta >= q / 2  # nothing to promise
+        return
+    assert epsilon([SubsampledGaussian(sigma, q, steps)], delta) <= target
+    if sigma > 0.02:  # the least that an event may have is 0.01
+        assert epsilon([SubsampledGaussian(sigma * 0.999, q, steps)], delta) > target
 
 
 @pytest.mark.parametrize("target", [0, -1, float("nan"), float("inf"), 101])

@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import StudyError
 from common.privacy.accounting import epsilon
-from common.privacy.plan import plan_for, round_events, study_events
+from common.privacy.plan import plan_for, round_events
 from common.study import Study, parse_study
 
 
@@ -46,7 +46,7 @@ def test_all_rounds_together_keep_the_claim_and_are_the_forecast():
     assert plan is not None
     charged = [event for _ in range(plan.rounds) for event in round_events(plan)]
     assert plan.epsilon * 0.99 < epsilon(charged, plan.delta) <= plan.epsilon
-    assert epsilon(charged, plan.delta) == epsilon(study_events(plan), plan.delta)
+    assert epsilon(charged, plan.delta) == epsilon(round_events(plan, plan.rounds), plan.delta)
 
 
 def test_the_plan_knows_of_no_cohort():

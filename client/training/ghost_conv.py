@@ -1,0 +1,152 @@
+"""Conv2d without unfolding its input: Grams of patches from Grams of pixels, gradients from grouped kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from client.training.ghost_cost import LayerShape, prefers_grams
+from client.training.ghost_layers import GhostLayer, by_places
+from client.training.ghost_records import Record, Weights, erase, form_product, formed, gram_squares, precise, weigh
+
+# Patients go through a kernel together, as groups, while their gradients are this small: beyond, each call
+# gets new memory from the system, which takes longer to hand out than the kernel to fill.
+CALL_BYTES = 5 << 20
+
+# The library's weight gradient is slow for wide layers on small planes: while unfolding this many examples
+# fills less memory than the weight, one matrix product is up to three times faster.
+UNFOLDED = 16
+
+
+class GhostConv(GhostLayer):
+    """Conv2d with any stride, dilation, groups and symmetric zero padding."""
+
+    def compute(self, x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        m = self.module
+        return F.conv2d(x, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups), ()
+
+    def differentiate(self, x: Tensor, saved: Sequence[Tensor], b: Tensor, *, dx: bool) -> Tensor | None:  # noqa: ARG002
+        self.tape.records[self.name] = self._record(x.contiguous(), self.tape.keep(b))
+        return self._backward(b, x, self.module.weight.detach(), self.module.groups, 0) if dx else None
+
+    def _backward(self, b: Tensor, x: Tensor, weight: Tensor, groups: int, which: int) -> Tensor:
+        """The gradient of the input (``which`` = 0) or of the weight (1)."""
+        m = self.module
+        found: Tensor = torch.ops.aten.convolution_backward(
+            b, x, weight, None, m.stride, m.padding, m.dilation, False, [0, 0], groups, [which == 0, which == 1, False]
+        )[which]
+        return found
+
+    def _record(self, x: Tensor, b: Tensor) -> Record:
+        m, views, patients = self.module, self.tape.views, self.tape.patients
+        by_weight, by_bias = self.trainable()
+        bias = [(m.bias, precise(b).view(views, patients, m.out_channels, -1).sum(dim=(0, 3)))] if by_bias else []
+        if not by_weight:
+            return formed(bias)
+        if self._pointwise:
+            x = x[:, :, :: m.stride[0], :: m.stride[1]].contiguous()
+        shape = LayerShape(
+            m.in_channels // m.groups,
+            m.out_channels // m.groups,
+            m.kernel_size,
+            views * x.shape[2] * x.shape[3],
+            views * b.shape[2] * b.shape[3],
+        )
+        if prefers_grams(shape):
+            return Record(self._gram_squares(precise(x), precise(b)), lambda weights: self._sum(x, b, weights))
+        return formed([(m.weight, self._form(precise(x), precise(b))), *bias])
+
+    @property
+    def _pointwise(self) -> bool:
+        return bool(self.module.kernel_size == (1, 1) and self.module.padding == (0, 0))
+
+    def _by_group(self, tensor: Tensor) -> Tensor:
+        """[K * P, channels, h, w] as [K, P * groups, channels of a group, h * w]."""
+        views, count = self.tape.views, self.tape.patients * self.module.groups
+        return tensor.view(views, count, -1, tensor.shape[2] * tensor.shape[3])
+
+    def _form(self, x: Tensor, b: Tensor) -> Tensor:
+        """Each patient's gradient [P, *weight]."""
+        m, views, patients = self.module, self.tape.views, self.tape.patients
+        room = self.tape.room(self.name, m.weight, x.dtype)
+        if self._pointwise:
+            form_product(
+                self._by_group(x), self._by_group(b), room.view(patients * m.groups, -1, x.shape[1] // m.groups)
+            )
+            return room
+        count = max(1, CALL_BYTES // room[0].nbytes)
+        x, b = (t.view(views, patients, *t.shape[1:]) for t in (x, b))
+        weight = m.weight.detach()[:1, :1, :1, :1].to(x.dtype)
+        for start in range(0, patients, count):
+            some = slice(start, start + count)
+            # As many times the groups, each with weights of its own (of which only the shape counts).
+            left, right, out = b[:, some].flatten(1, 2), x[:, some].flatten(1, 2), room[some]
+            gradients = self._backward(left, right, weight.expand(out.flatten(0, 1).shape), len(out) * m.groups, 1)
+            out.copy_(gradients.view_as(out))
+        return room
+
+    def _gram_squares(self, x: Tensor, b: Tensor) -> Tensor:
+        m = self.module
+        rows = by_places(self._by_group(x))
+        gram = torch.bmm(rows, rows.mT)
+        if not self._pointwise:
+            gram = patch_gram(gram, m, self.tape.views, tuple(x.shape[2:]), tuple(b.shape[2:]))
+        squares = gram_squares(gram, by_places(self._by_group(b)), bias=self.trainable()[1])
+        return squares.view(self.tape.patients, m.groups).sum(1)
+
+    def _sum(self, x: Tensor, b: Tensor, weights: Weights) -> list[tuple[nn.Parameter, Tensor]]:
+        m, views = self.module, self.tape.views
+        b = precise(weigh(b.view(views, -1, *b.shape[1:]), weights)).flatten(0, 1)
+        x = precise(erase(x.view(views, -1, *x.shape[1:]), weights)).flatten(0, 1)
+        bias = [(m.bias, b.sum(dim=(0, 2, 3)))] if self.trainable()[1] else []
+        if m.groups == 1 and (self._pointwise or UNFOLDED * b.shape[2] * b.shape[3] < m.out_channels):
+            patches = x if self._pointwise else F.unfold(x, m.kernel_size, m.dilation, m.padding, m.stride)
+            return [(m.weight, (_channel_rows(b) @ _channel_rows(patches).t()).view_as(m.weight)), *bias]
+        if self._pointwise:  # strides are taken already
+            return [(m.weight, _pointwise_sum(x, b, m.weight, m.groups)), *bias]
+        return [(m.weight, self._backward(b, x, precise(m.weight.detach()), m.groups, 1)), *bias]
+
+
+def _channel_rows(tensor: Tensor) -> Tensor:
+    """[n, channels, ...] as [channels, n * the rest]."""
+    return tensor.transpose(0, 1).reshape(tensor.shape[1], -1)
+
+
+def _pointwise_sum(x: Tensor, b: Tensor, weight: Tensor, groups: int) -> Tensor:
+    left, right = (_channel_rows(t).view(groups, t.shape[1] // groups, -1) for t in (b, x))
+    return torch.bmm(left, right.mT).view_as(weight)
+
+
+def patch_gram(
+    pixels: Tensor, module: nn.Conv2d, views: int, plane_in: tuple[int, ...], plane_out: tuple[int, ...]
+) -> Tensor:
+    """Inner products of the patches that a convolution sees, from those of single pixels.
+
+    ``pixels`` [N, K*H*W, K*H*W] to [N, K*h*w, K*h*w]: patches s and t have in common the sum, over the
+    places of the kernel, of the products of the pixels there. Rows are summed first, then columns.
+    """
+    (height, width), (h, w), count = plane_in, plane_out, len(pixels)
+    gram = pixels.view(count, views, height, width, views, height, width)
+    rows = gram.new_zeros(count, views, h, width, views, h, width)
+    for out, source in _overlaps(module, 0, height, h):
+        rows[:, :, out, :, :, out] += gram[:, :, source, :, :, source]
+    both = gram.new_zeros(count, views, h, w, views, h, w)
+    for out, source in _overlaps(module, 1, width, w):
+        both[:, :, :, out, :, :, out] += rows[:, :, :, source, :, :, source]
+    return both.view(count, views * h * w, views * h * w)
+
+
+def _overlaps(module: nn.Conv2d, side: int, size: int, places: int) -> list[tuple[slice, slice]]:
+    """For each kernel row (or column): the places where it lies on the image, and the pixels there."""
+    stride, dilation = module.stride[side], module.dilation[side]
+    found = []
+    for index in range(module.kernel_size[side]):
+        offset = index * dilation - int(module.padding[side])
+        first, last = max(0, -(offset // stride)), min(places - 1, (size - 1 - offset) // stride)
+        if first <= last:
+            begin = offset + stride * first
+            found.append((slice(first, last + 1), slice(begin, begin + stride * (last - first) + 1, stride)))
+    return found
