@@ -18,6 +18,7 @@ from pydicom.uid import JPEG2000Lossless
 from client.ingest import build, ingest, open_cohort, scan
 from client.ingest.headers import read_sources
 from client.ingest.records import Reason
+from client.keys import load_or_make_key
 from common.errors import DataError, SiteError, StorageError
 
 PLANTED = ("Secretpatient", "1.2.34567.1", "1.2.34567.2", "19770611", "St. Planted Hospital")
@@ -304,6 +305,7 @@ def test_a_disk_that_fills_at_the_last_flush_is_the_same(folder, site, make_stud
 @pytest.mark.parametrize("moment", ["client.ingest.build.make_planes", "os.fsync", "client.ingest.store.fsync_folder"])
 def test_killed_at_any_moment_there_is_a_whole_cohort_or_none(folder, site, make_study, moment):
     study = make_study()
+    load_or_make_key(site.key_file)  # its flush is not the moment that is meant
     code = (
         "import sys, time, pathlib, importlib\n"
         "from client.site import Site, SiteConfig\n"
