@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from common.console import err, out, say, stage
-from common.errors import SiteError, UsageError
+from common.errors import DataError, SiteError, UsageError
 from common.files import write_atomic
 from common.study import load_study
 
@@ -63,6 +63,8 @@ def _open_or_make(folder: Path, dicom: Path | None, labels: Path | None) -> tupl
         raise UsageError(f"'{folder}' has no site.toml, so it is not known where the DICOM lies", "Give DICOM_DIR")
     if not dicom.is_dir():
         raise UsageError(f"DICOM folder '{dicom}' does not exist", "Give the folder of the DICOM export")
+    if labels is not None and not labels.is_file():
+        raise DataError(f"label table '{labels}' does not exist", "Give a CSV file")
     data = DataSettings(dicom=str(dicom.resolve()))
     if labels is not None:
         data = data.model_copy(update={"labels": str(labels.resolve())})
