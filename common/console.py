@@ -6,17 +6,19 @@ In a terminal a bar moves; otherwise plain lines appear, at most one every few s
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from common.errors import FedctError, from_os_error
+from common.errors import FedctError, UsageError, from_os_error
 
 PLAIN_SECONDS = 5.0
 INTERRUPTED = 130
@@ -65,6 +67,29 @@ def stage(title: str, console: Console = out) -> Iterator[Callable[..., None]]:
 def say(text: str, console: Console = out) -> None:
     """One plain line."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+def print_json(content: Any) -> None:
+    """What a program reads: one indented JSON document and nothing else."""
+    typer.echo(json.dumps(content, indent=2))
+
+
+def confirm(question: str, otherwise: str) -> None:
+    """Go on only if a person says yes. Raises UsageError with the remedy ``otherwise`` where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise UsageError("nobody is there to compare the fingerprint", otherwise)
+    typer.confirm(question, abort=True)
+
+
+def command_line(purpose: str) -> typer.Typer:
+    """An empty command line for ``run_cli``; ``purpose`` heads its --help."""
+    return typer.Typer(
+        help=purpose,
+        epilog="Any command takes --debug, which shows the trace of an error.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
 
 
 def run_cli(app: typer.Typer, name: str) -> None:

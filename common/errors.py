@@ -17,6 +17,10 @@ in ``common.console.run_cli``; the trace is shown only with ``--debug``.
     +-- RunError               8   a run that could not start or did not finish
     |   +-- QuorumError        8   fewer sites than the study's minimum
     +-- StorageError           9   the disk is full or can't be written
+    +-- TrustError            10   an invitation, request, signature, key or certificate that does not hold
+    +-- CoordinatorError      11   a coordinator's folder that is missing or invalid
+    +-- AuditFailed           12   a privacy audit that did not pass
+    +-- NotHealthy            13   a site that would not take part in the next round
 """
 
 from __future__ import annotations
@@ -110,6 +114,34 @@ class StorageError(FedctError):
 
     exit_code = 9
     code = "storage"
+
+
+class TrustError(FedctError):
+    """An invitation, request, signature, key or certificate does not hold; nothing was changed."""
+
+    exit_code = 10
+    code = "not-trusted"
+
+
+class CoordinatorError(FedctError):
+    """A coordinator's folder is missing or invalid."""
+
+    exit_code = 11
+    code = "coordinator-invalid"
+
+
+class AuditFailed(FedctError):  # noqa: N818 - the audit ran; what it audits failed
+    """A privacy audit found that a study's claim is not kept."""
+
+    exit_code = 12
+    code = "audit-failed"
+
+
+class NotHealthy(FedctError):  # noqa: N818 - the doctor worked; the site does not
+    """The doctor found that the site would not take part in the next round."""
+
+    exit_code = 13
+    code = "not-healthy"
 
 
 def from_os_error(error: OSError) -> FedctError:

@@ -1,8 +1,12 @@
 """What travels between coordinator and site: record names, schemas, version.
 
 Plain data only: each message is a flat mapping of strings, integers, floats and byte strings that
-fits a Flower ConfigRecord, beside at most one float32 array. Both sides parse with the same strict
-schema; an unknown key or version is refused.
+fits a Flower ConfigRecord, beside the arrays of at most one ArrayRecord. Both sides parse with the same
+strict schema; an unknown key or version is refused, so that a coordinator and a site of unlike versions
+part with a code before anything is trained or charged.
+
+Version 2: the model goes down as its shared part, with the base only where a site does not hold it yet;
+weights may be float16 with an exponent (``common.wire``); SCAFFOLD's correction goes down.
 """
 
 from __future__ import annotations
@@ -16,12 +20,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from common.errors import RunError
 from common.metrics import Counts
 from common.study import Study, study_from_json
+from common.wire import EXPONENTS
 
-VERSION = 1
+VERSION = 2
 CONFIG = "fedct"  # name of the ConfigRecord
-MODEL = "model"  # name of the ArrayRecord that goes down: all weights
-UPDATE = "update"  # name of the ArrayRecord that comes up: change of the trainable weights
-ARRAY = "flat"  # the one array in either
+MODEL = "model"  # name of the ArrayRecord that goes down
+UPDATE = "update"  # name of the ArrayRecord that comes up
+ARRAY = "flat"  # in either: the shared weights, and their change
+BASE = "base"  # in the former: the weights that go down once, always float32
+CORRECTION = "correction"  # in the former: what SCAFFOLD adds to each gradient
+BASE_MISSING = "base-missing"  # the code of a site that was not sent the base and does not hold it
 
 SITE_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
 CODE = r"^[a-z0-9-]{0,40}$"
@@ -30,7 +38,7 @@ CODE = r"^[a-z0-9-]{0,40}$"
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
 
     def to_config(self) -> dict[str, Any]:
         """The flat mapping that travels."""
@@ -51,12 +59,17 @@ class _Message(BaseModel):
 class Request(_Message):
     """From the coordinator: train or evaluate this model for this study and round.
 
-    ``round`` counts from 1; an evaluation of the final model carries the last round.
+    ``round`` counts from 1; an evaluation of the final model carries the last round. ``base``: digest of
+    the weights that go down once (``common.models.parts``), empty where no model goes with the message.
+    ``exponent``, ``correction_exponent``: of the shared weights and of the correction (``common.wire``).
     """
 
     study: str = Field(max_length=1_000_000)
     round: int = Field(ge=1)
     seed: int = Field(ge=0, le=2**62)
+    base: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    exponent: int = Field(default=0, ge=-EXPONENTS, le=EXPONENTS)
+    correction_exponent: int = Field(default=0, ge=-EXPONENTS, le=EXPONENTS)
 
     def parse_study(self) -> Study:
         """The study carried, validated and in canonical form."""
@@ -77,7 +90,7 @@ class Reply(_Message):
 
     ``status`` and ``code`` are constants, never text from data. ``counts``: the released vector of
     ``Counts`` as little-endian float64 bytes, empty when withheld; ``counts_std``: standard
-    deviation of the noise on each entry. ``epsilon``: privacy of this study charged so far at this
+    deviation of the noise on each entry. ``exponent``: of the update (``common.wire``). ``epsilon``: privacy of this study charged so far at this
     site, at the study's delta; a function of public values only. ``seconds`` is not sent: how long a
     site trained would hint at how many patients it drew.
     """
@@ -91,6 +104,7 @@ class Reply(_Message):
     counts: bytes = Field(default=b"", max_length=8 * 1024 * 1024)
     counts_std: float = Field(default=0.0, ge=0)
     epsilon: float = Field(default=0.0, ge=0)
+    exponent: int = Field(default=0, ge=-EXPONENTS, le=EXPONENTS)
 
     @model_validator(mode="after")
     def _counts_when_released(self) -> Self:

@@ -245,6 +245,64 @@ def roc_points(counts: Counts, index: int) -> tuple[Floats, Floats]:
     return false_positive_rate, true_positive_rate
 
 
+def kappa(counts: Counts) -> float:
+    """Cohen's kappa (1960), -1 to 1: agreement beyond that of chance; NaN where chance alone is perfect."""
+    return _agreement(counts.clamped().confusion)[0]
+
+
+def kappa_gradient(counts: Counts) -> Floats:
+    """Derivative of ``kappa`` by each entry of the confusion matrix, [C, C]."""
+    confusion = counts.clamped().confusion
+    value, chance, total = _agreement(confusion)
+    if math.isnan(value):
+        return np.full_like(confusion, np.nan)
+    by_observed = (np.eye(len(confusion)) - np.trace(confusion) / total) / total
+    by_chance = (confusion.sum(axis=0)[:, None] + confusion.sum(axis=1)[None, :]) / total**2 - 2 * chance / total
+    return np.asarray((by_observed - by_chance * (1 - value)) / (1 - chance))
+
+
+def _agreement(confusion: Floats) -> tuple[float, float, float]:
+    """Kappa, agreement by chance, and the number of cases."""
+    total = float(confusion.sum())
+    if total <= 0:
+        return math.nan, math.nan, total
+    chance = float(confusion.sum(axis=1) @ confusion.sum(axis=0)) / total**2
+    beyond = float(np.trace(confusion)) / total - chance
+    return (beyond / (1 - chance) if chance < 1 else math.nan), chance, total
+
+
+def average_precision(counts: Counts) -> Floats:
+    """Area under the precision-recall curve by class against the rest, [C], as scikit-learn defines it.
+
+    NaN without positives or negatives. A bin is one threshold; ``average_precision_bounds`` says what that can hide.
+    """
+    return np.array([_precision_area(one)[0] for one in counts.clamped().scores])
+
+
+def average_precision_bounds(counts: Counts) -> tuple[Floats, Floats]:
+    """Lowest and highest value that the unbinned probabilities can have, [C] each: the order within bins is unknown."""
+    areas = [_precision_area(one) for one in counts.clamped().scores]
+    return np.array([area[1] for area in areas]), np.array([area[2] for area in areas])
+
+
+def _precision_area(scores: Floats) -> tuple[float, float, float]:
+    """Average precision of histograms [2, B] with each bin tied, and the least and most that its order can make of it.
+
+    Least: the negatives of a bin come first, and the precision then grows with every positive; the sum over
+    positives, whatever their weights, is at least the integral. Most: all positives have the bin's best precision.
+    """
+    negatives, positives = scores[:, ::-1]
+    total = positives.sum()
+    if total <= 0 or negatives.sum() <= 0:
+        return math.nan, math.nan, math.nan
+    true, false = positives.cumsum(), negatives.cumsum()
+    before = true - positives
+    growth = np.log1p(np.divide(positives, before + false, out=np.zeros_like(true), where=before + false > 0))
+    least = positives - false * growth
+    tied, most = (np.nan_to_num(positives * _ratio(true, true + wrong)) for wrong in (false, false - negatives))
+    return float(tied.sum() / total), float(least.sum() / total), float(most.sum() / total)
+
+
 def bin_losses(bins: int) -> Floats:
     """-ln p, in nats, averaged over each of B equal bins of [0, 1]; float64 [B]."""
     edges = np.arange(bins + 1) / bins

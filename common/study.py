@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,9 +19,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import StudyError
+from common.federation import Federation
 
 FORMAT = 1
 NEIGHBOURS = 3  # planes in a 2.5D stack
+HOLDOUT = 0.2
+MOST_FOLDS = 20
 
 Label = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -128,15 +132,32 @@ class Input(_Frozen):
 
 
 class Model(_Frozen):
-    """Which network. ``initial``: ``none``, ``imagenet`` (torchvision's), or a safetensors path.
+    """Which network; ``plain18`` is ResNet-18 without shortcuts, to compare with. ``initial``: ``none``, ``imagenet`` (torchvision's), or a safetensors path.
 
-    For a file, ``initial_sha256`` binds the study to its bytes.
+    For a file, ``initial_sha256`` binds the study to its bytes. ``local``: weights that are trained and stay at each
+    site, which sends and receives the others: its normalisation (FedBN, Li et al. 2021) or its last layer (FedPer,
+    Arivazhagan et al. 2019).
     """
 
-    name: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    name: Literal["plain18", "resnet18", "resnet34", "resnet50"] = "resnet18"
     initial: str = Field(default="none", min_length=1, max_length=500)
     initial_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     trainable: Literal["all", "norm+head", "head"] = "all"
+    local: Literal["none", "norm", "head"] = "none"
+
+    @model_validator(mode="after")
+    def _some_shared(self) -> Model:
+        if self.local != "none" and self.trainable == "head":
+            raise ValueError(
+                f"local '{self.local}' leaves nothing to share with trainable 'head'; expected trainable 'all' or 'norm+head'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _published(self) -> Model:
+        if self.initial == "imagenet" and self.name == "plain18":
+            raise ValueError("initial 'imagenet' has no weights for plain18; give 'none', a file, or a resnet")
+        return self
 
     @property
     def initial_is_file(self) -> bool:
@@ -191,26 +212,39 @@ class Privacy(_Frozen):
         return self.unit == "patient"
 
 
-class Federation(_Frozen):
-    """Who takes part and for how long. ``deadline_minutes`` bounds each round."""
-
-    rounds: int = Field(ge=1, le=10_000)
-    strategy: Literal["fedavg", "fedavgm", "fedadam"] = "fedavg"
-    server_learning_rate: float = Field(default=1.0, gt=0, le=100)
-    minimum_sites: int = Field(default=2, ge=1, le=10_000)
-    deadline_minutes: float = Field(default=60.0, gt=0, le=60 * 24 * 14)
-
-
 class Evaluation(_Frozen):
     """``holdout``: share of patients kept out of training; ``split_seed`` names the split;
     ``every``: rounds between evaluations of the global model (the final model is always evaluated);
     ``score_bins``: bins of the probability histograms.
+
+    ``folds`` and ``fold`` (from 1) take the place of ``holdout``: the patients are split into so many parts,
+    and this study keeps one of them out of training. K studies that differ in ``fold`` alone are a
+    cross-validation; each is approved, and charged, on its own.
     """
 
-    holdout: float = Field(default=0.2, gt=0, lt=1)
+    holdout: float = Field(default=HOLDOUT, gt=0, lt=1)
+    folds: int | None = Field(default=None, ge=2, le=MOST_FOLDS)
+    fold: int | None = Field(default=None, ge=1, le=MOST_FOLDS)
     split_seed: int = Field(default=0, ge=0, le=2**31)
     every: int = Field(default=1, ge=1, le=10_000)
     score_bins: int = Field(default=64, ge=8, le=1024)
+
+    @model_validator(mode="after")
+    def _one_split(self) -> Evaluation:
+        if (self.folds is None) != (self.fold is None):
+            raise ValueError(f"folds {self.folds} and fold {self.fold} belong together; give both or neither")
+        if self.folds is None or self.fold is None:
+            return self
+        if self.fold > self.folds:
+            raise ValueError(f"fold {self.fold} is not one of the folds; expected 1 to {self.folds}")
+        if self.holdout != HOLDOUT:
+            raise ValueError(f"holdout {self.holdout} means nothing where folds are given; remove one of them")
+        return self
+
+    @property
+    def held_out_share(self) -> float:
+        """Expected share of the patients that is kept out of training."""
+        return self.holdout if self.folds is None else 1 / self.folds
 
 
 class Study(_Frozen):
@@ -242,6 +276,11 @@ class Study(_Frozen):
             raise ValueError(
                 f"model.initial 'imagenet' takes 3 input channels; input.windows makes {self.input.channels}. Use one window"
             )
+        if self.federation.strategy == "scaffold" and (self.training.optimizer != "sgd" or self.training.momentum != 0):
+            raise ValueError(
+                "federation.strategy 'scaffold' needs training.optimizer 'sgd' and training.momentum 0 "
+                f"(got '{self.training.optimizer}', {self.training.momentum:g}): it reads a site's mean gradient off its update"
+            )
         return self
 
     def canonical_json(self) -> str:
@@ -254,24 +293,50 @@ class Study(_Frozen):
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
 
     @property
-    def cohort_digest(self) -> str:
-        """SHA-256 over what shapes a cohort: task, input and split. Studies that share it share it."""
-        part = {
+    def cohort_settings(self) -> dict[str, Any]:
+        """What shapes a cohort: task, input and split. One cohort serves all folds, so ``fold`` is not in it."""
+        split = self.evaluation
+        return {
             "task": self.task.model_dump(mode="json"),
             "input": self.input.model_dump(mode="json"),
-            "holdout": self.evaluation.holdout,
-            "split_seed": self.evaluation.split_seed,
+            **({"holdout": split.holdout} if split.folds is None else {"folds": split.folds}),
+            "split_seed": split.split_seed,
         }
-        return hashlib.sha256(canonical_json(part).encode()).hexdigest()
+
+    @property
+    def cohort_digest(self) -> str:
+        """``cohort_digest_of`` its ``cohort_settings``: studies that share it share a cohort."""
+        return cohort_digest_of(self.cohort_settings)
+
+    def of_fold(self, fold: int, folds: int) -> Study:
+        """The study that keeps part ``fold`` (from 1) of ``folds`` out of training. Raises StudyError."""
+        split = self.evaluation.model_dump() | {"holdout": HOLDOUT, "folds": folds, "fold": fold}
+        return parse_study(self.model_dump(mode="json") | {"evaluation": split}, f"study '{self.name}'")
+
+    def without_privacy(self) -> Study:
+        """The same study with privacy off."""
+        return self.model_copy(update={"privacy": Privacy(unit="off")})
 
     @property
     def total_steps(self) -> int:
         """Training steps a site makes in the whole study."""
         return self.federation.rounds * self.training.local_steps
 
+    def learning_rate(self, round_: int) -> float:
+        """The learning rate of a round (from 1): constant, or half a cosine over the rounds."""
+        base = self.training.learning_rate
+        if self.training.schedule == "constant":
+            return base
+        return base * 0.5 * (1 + math.cos(math.pi * (round_ - 1) / self.federation.rounds))
+
     def evaluates_in(self, round_: int) -> bool:
         """Whether sites evaluate the model received in this round (it has ``round_ - 1`` rounds)."""
         return round_ > 1 and (round_ - 1) % self.evaluation.every == 0
+
+
+def cohort_digest_of(settings: dict[str, Any]) -> str:
+    """SHA-256 over ``Study.cohort_settings``, 64 hex digits."""
+    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()
 
 
 def canonical_json(value: Any) -> str:

@@ -1,9 +1,10 @@
 """ResNets that per-example gradients can go through.
 
-torchvision's architecture and parameter names (He et al. 2016), with three changes that
+torchvision's architecture and parameter names (He et al. 2016), with four changes that
 differential privacy needs: GroupNorm (Wu and He 2018) in place of BatchNorm, which would mix
-examples; no in-place operation, which hooks on activations can't follow; and a first convolution
-for any number of input channels.
+examples; no in-place operation, which hooks on activations can't follow; a first convolution
+for any number of input channels; and features that are centred and whitened by public constants
+before the head, without which a clipped gradient says little but that all images are alike.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from common.models.plain import PlainBlock
 from common.study import Study
 
 GROUPS = 32
 HEAD = "fc."
+CONSTANTS = "avgpool."
+"""Prefixes of names: the weights of the head, and the constants of ``PublicPool``."""
+INPUT_MEAN, INPUT_SCALE = 0.5, 0.25
+"""Pixels in 0 to 1 become (pixel - mean) / scale: public constants, none is taken from private data."""
 
 _LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]]
 
@@ -46,7 +52,29 @@ class _Deep(Bottleneck):  # type: ignore[misc] # torchvision is untyped
         return total
 
 
-_LAYERS = {"resnet18": (_Basic, [2, 2, 2, 2]), "resnet34": (_Basic, [3, 4, 6, 3]), "resnet50": (_Deep, [3, 4, 6, 3])}
+_LAYERS = {
+    "plain18": (PlainBlock, [2, 2, 2, 2]),
+    "resnet18": (_Basic, [2, 2, 2, 2]),
+    "resnet34": (_Basic, [3, 4, 6, 3]),
+    "resnet50": (_Deep, [3, 4, 6, 3]),
+}
+
+
+class PublicPool(nn.AdaptiveAvgPool2d):
+    """Average pooling, then (features - ``centre``) @ ``whiten``: constants of the initial weights, never trained.
+
+    Without pretraining 0 and the identity, which change nothing.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__(1)
+        self.centre = nn.Parameter(torch.zeros(features), requires_grad=False)
+        self.whiten = nn.Parameter(torch.eye(features), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [n, features] of maps [n, features, height, width]."""
+        pooled: Tensor = super().forward(x)
+        return (pooled.flatten(1) - self.centre) @ self.whiten
 
 
 def build_model(study: Study, *, device: str = "cpu") -> nn.Module:
@@ -58,6 +86,7 @@ def build_model(study: Study, *, device: str = "cpu") -> nn.Module:
     block, layers = _LAYERS[study.model.name]
     with torch.device(device):
         model = ResNet(block, layers, len(study.task.classes), norm_layer=partial(nn.GroupNorm, GROUPS))
+        model.avgpool = PublicPool(model.fc.in_features)
         if study.input.channels != model.conv1.in_channels:
             model.conv1 = nn.Conv2d(study.input.channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
             if device != "meta":
@@ -77,10 +106,11 @@ def empty_model(study: Study) -> nn.Module:
 
 def _freeze(model: nn.Module, trainable: str) -> None:
     norms = {id(p) for m in model.modules() if isinstance(m, nn.GroupNorm) for p in m.parameters()}
+    public = {id(p) for m in model.modules() if isinstance(m, PublicPool) for p in m.parameters()}
     for name, parameter in model.named_parameters():
         head = name.startswith(HEAD)
         parameter.requires_grad = {
-            "all": True,
+            "all": id(parameter) not in public,
             "norm+head": head or id(parameter) in norms,
             "head": head,
         }[trainable]

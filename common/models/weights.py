@@ -1,7 +1,6 @@
-"""Weights as one flat vector, and as safetensors on disk.
+"""Weights as one flat vector, and as safetensors on disk: all of a network's, or those that a study trains.
 
-Flower's cost follows the number of objects, so a model travels as a single float32 array: all
-parameters in ``named_parameters`` order, or only those that the study trains.
+What travels is in ``common.models.parts``.
 """
 
 from __future__ import annotations
@@ -9,40 +8,28 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torchvision.models import get_model_weights
 
 from common.errors import StudyError
 from common.files import write_atomic
-from common.models.resnet import HEAD, build_model, state
+from common.models import parts
+from common.models.parts import Vector
+from common.models.resnet import CONSTANTS, HEAD, build_model, state
 from common.study import Study, canonical_json
-
-Vector = NDArray[np.float32]
 
 
 def to_vector(model: nn.Module, *, trainable_only: bool = False) -> Vector:
     """The parameters as one float32 vector, a copy."""
-    parts = [p.detach().reshape(-1) for p in _selected(model, trainable_only)]
-    return torch.cat(parts).to(torch.float32).numpy()
+    return parts.read(_selected(model, trainable_only))
 
 
 def load_vector(model: nn.Module, vector: Vector, *, trainable_only: bool = False) -> None:
     """Write a vector made by ``to_vector`` into the parameters. ValueError when the length differs."""
-    chosen = _selected(model, trainable_only)
-    expected = sum(p.numel() for p in chosen)
-    if vector.shape != (expected,):
-        raise ValueError(f"weights have shape {vector.shape}; expected ({expected},)")
-    source = torch.from_numpy(np.array(vector, dtype=np.float32))
-    offset = 0
-    with torch.no_grad():
-        for parameter in chosen:
-            parameter.copy_(source[offset : offset + parameter.numel()].view_as(parameter))
-            offset += parameter.numel()
+    parts.write(_selected(model, trainable_only), vector)
 
 
 def _selected(model: nn.Module, trainable_only: bool) -> list[nn.Parameter]:
@@ -110,6 +97,13 @@ def _load_file(model: nn.Module, study: Study, path: Path) -> None:
 
 def _copy(model: nn.Module, source: dict[str, torch.Tensor], where: str) -> None:
     """Copy what fits by name; the head may differ in shape, anything else must not."""
+    for name in source:
+        if name.startswith(CONSTANTS) and name not in state(model):
+            raise StudyError(
+                f"model.initial = '{where}': {name} is no constant of this release; expected {CONSTANTS}centre and "
+                f"{CONSTANTS}whiten",
+                "Make the weights anew with 'fedct-coordinator pretrain'",
+            )
     taken = 0
     with torch.no_grad():
         for name, parameter in model.named_parameters():

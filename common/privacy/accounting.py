@@ -20,7 +20,9 @@ from functools import lru_cache
 import dp_accounting
 import numpy as np
 from dp_accounting import pld, rdp
+from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.special import log_ndtr, ndtr
 
 from common.errors import UsageError
 from common.privacy.events import MIN_SIGMA, Event, SubsampledGaussian
@@ -47,6 +49,24 @@ def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
     """Epsilon at ``delta`` by Renyi DP (Mironov 2017, converted as in Canonne et al. 2020), 6-15 % looser."""
     _check_delta(delta)
     return _epsilon_rdp(_merge(events), float(delta))
+
+
+def privacy_curve(events: Iterable[Event], epsilons: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The delta at each of ``epsilons`` [n] (0 or above) of all ``events`` together.
+
+    By PLD, pessimistic; where no event is sampled, analytic (Balle and Wang 2018, Theorem 8). Raises
+    UsageError for no events.
+    """
+    sampled, plain = segments = _merge(events)
+    if not sampled and not plain:
+        raise UsageError("a privacy curve of no events; expected at least one")
+    if not sampled:
+        mu = math.sqrt(plain)
+        far = np.exp(epsilons + log_ndtr(-mu / 2 - epsilons / mu))
+        return np.maximum(ndtr(mu / 2 - epsilons / mu) - far, 0.0)
+    accountant = pld.PLDAccountant(_RELATION, value_discretization_interval=_interval(segments))
+    _compose(accountant, segments)
+    return np.asarray(accountant.get_delta(epsilons), dtype=np.float64)
 
 
 def noise_multiplier(target: float, delta: float, q: float, steps: int) -> float:

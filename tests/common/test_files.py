@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.files import write_atomic
+from common.files import whole_folder, write_atomic
 
 
 @settings(max_examples=20, deadline=None)
@@ -28,7 +28,7 @@ def test_what_is_written_is_what_is_there(data, tmp_path_factory):
 
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o400])
 def test_the_mode_is_the_one_asked_for_whatever_the_umask(tmp_path: Path, mode):
-    write_atomic(tmp_path / "file", b"x", mode)
+    write_atomic(tmp_path / "file", b"x", mode=mode)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
 
 
@@ -67,7 +67,7 @@ def test_a_missing_folder_is_an_os_error(tmp_path: Path):
 def test_a_process_killed_while_it_writes_leaves_the_old_file_or_the_new(tmp_path: Path):
     path = tmp_path / "file"
     code = (
-        "import sys; from pathlib import Path; from common.files import write_atomic\n"
+        "import sys; from pathlib import Path; from common.files import whole_folder, write_atomic\n"
         "path, i = Path(sys.argv[1]), 0\n"
         "while True:\n"
         "    i += 1; write_atomic(path, bytes([i % 256]) * 200_000)\n"
@@ -83,3 +83,32 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file_or_the_new(tmp_pat
         data = path.read_bytes()
         assert len(data) == 200_000
         assert len(set(data)) == 1
+
+
+def test_a_folder_is_there_whole_and_only_its_owner_reads_it(tmp_path: Path):
+    with whole_folder(tmp_path / "site") as partial:
+        (partial / "key").write_text("k")
+        assert not (tmp_path / "site").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["site"]
+    assert (tmp_path / "site" / "key").read_text() == "k"
+    assert stat.S_IMODE((tmp_path / "site").stat().st_mode) == 0o700
+
+
+def test_a_folder_that_could_not_be_filled_is_not_there_at_all(tmp_path: Path):
+    def fill() -> None:
+        with whole_folder(tmp_path / "site") as partial:
+            (partial / "key").write_text("k")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_something_is_not_replaced(tmp_path: Path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "ledger").write_text("spent")
+    with pytest.raises(OSError, match="not empty"), whole_folder(tmp_path / "site"):
+        pass
+    assert (tmp_path / "site" / "ledger").read_text() == "spent"
+    assert [p.name for p in tmp_path.iterdir()] == ["site"]

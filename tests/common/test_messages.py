@@ -25,7 +25,8 @@ def test_an_edited_study_has_another_digest(small_study):
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 1},
+        {"exponent": 201},
         {"patients": 80},
         {"loss": 0.4},
         {"round": 0},

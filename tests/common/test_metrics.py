@@ -268,3 +268,59 @@ def test_counts_can_not_be_changed_from_outside():
     assert counts.confusion[0, 0] == 0
     with pytest.raises(ValueError, match="read-only"):
         counts.confusion[0, 0] = 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kappa_agrees_with_scikit_learn(seed):
+    labels, scores = predictions(seed, size=157)
+    found = metrics.kappa(Counts.of(labels, scores, BINS))
+    assert found == pytest.approx(reference.cohen_kappa_score(labels, scores.argmax(axis=1)))
+
+
+def test_kappa_is_undefined_where_chance_is_perfect_and_one_where_all_agree():
+    only = Counts(np.array([[7.0, 0], [0, 0]]), np.zeros((2, 2, 8)))
+    assert math.isnan(metrics._agreement(only.confusion)[0])
+    assert metrics._agreement(np.diag([3.0, 4]))[0] == pytest.approx(1)
+
+
+def test_the_gradient_of_kappa_is_that_of_small_changes():
+    confusion = np.array([[20.0, 3, 2], [4, 30, 1], [2, 5, 9]])
+    small = 1e-5
+    for place in np.ndindex(3, 3):
+        moved = confusion.copy()
+        moved[place] += small
+        change = (metrics._agreement(moved)[0] - metrics._agreement(confusion)[0]) / small
+        assert gradient(confusion)[place] == pytest.approx(change, abs=1e-6)
+
+
+def gradient(confusion):
+    """``kappa_gradient`` of counts with this confusion matrix, whose histograms agree with it."""
+    scores = np.zeros((3, 2, 8))
+    scores[:, 1, 7] = confusion.sum(axis=1)
+    scores[:, 0, 0] = confusion.sum() - confusion.sum(axis=1)
+    return metrics.kappa_gradient(Counts(confusion, scores))
+
+
+@given(cases())
+def test_the_binned_average_precision_is_that_of_scikit_learn_on_binned_scores(drawn):
+    labels, scores, _ = drawn
+    counts = Counts.of(labels, scores, 8)
+    for index in range(3):
+        truth = labels == index
+        found = metrics.average_precision(counts)[index]
+        if truth.all() or not truth.any():
+            assert math.isnan(found)
+        else:
+            binned = np.minimum((scores[:, index] * 8).astype(int), 7)
+            assert found == pytest.approx(reference.average_precision_score(truth, binned))
+
+
+@given(cases())
+def test_the_unbinned_average_precision_is_within_its_bounds(drawn):
+    labels, scores, _ = drawn
+    low, high = metrics.average_precision_bounds(Counts.of(labels, scores, 8))
+    for index in range(3):
+        truth = labels == index
+        if truth.any() and not truth.all():
+            exact = reference.average_precision_score(truth, scores[:, index])
+            assert low[index] - 1e-9 <= exact <= high[index] + 1e-9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,13 @@ BASE: dict[str, Any] = {
         "denoise": "median",
         "normalise": "clahe",
     },
-    "model": {"name": "resnet18", "initial": "weights.safetensors", "initial_sha256": "0" * 64, "trainable": "head"},
+    "model": {
+        "name": "resnet18",
+        "initial": "weights.safetensors",
+        "initial_sha256": "0" * 64,
+        "trainable": "norm+head",
+        "local": "none",
+    },
     "training": {
         "optimizer": "adamw",
         "learning_rate": 0.001,
@@ -101,10 +108,16 @@ BASE: dict[str, Any] = {
         "rounds": 20,
         "strategy": "fedadam",
         "server_learning_rate": 0.5,
+        "proximal_mu": None,
+        "trim": None,
+        "liars": None,
+        "weights": {"north": 2.0},
+        "update_norm": 10.0,
+        "wire": "float16",
         "minimum_sites": 3,
         "deadline_minutes": 30.0,
     },
-    "evaluation": {"holdout": 0.25, "split_seed": 3, "every": 2, "score_bins": 32},
+    "evaluation": {"holdout": 0.25, "folds": None, "fold": None, "split_seed": 3, "every": 2, "score_bins": 32},
 }
 
 # One other valid value for every key of BASE; None where the format knows of no other.
@@ -133,6 +146,7 @@ OTHER: dict[str, Any] = {
     "model.initial": "other.safetensors",
     "model.initial_sha256": "1" + "0" * 63,
     "model.trainable": "all",
+    "model.local": "norm",
     "training.optimizer": "sgd",
     "training.learning_rate": 0.002,
     "training.schedule": "constant",
@@ -150,12 +164,25 @@ OTHER: dict[str, Any] = {
     "federation.rounds": 21,
     "federation.strategy": "fedavg",
     "federation.server_learning_rate": 1.0,
+    "federation.proximal_mu": None,  # with its own strategy only: tests/common/test_federation.py
+    "federation.trim": None,
+    "federation.liars": None,
+    "federation.weights": {"north": 3.0},
+    "federation.update_norm": 11.0,
+    "federation.wire": "float32",
     "federation.minimum_sites": 2,
     "federation.deadline_minutes": 31.0,
     "evaluation.holdout": 0.3,
+    "evaluation.folds": None,  # with fold only, and without holdout: below
+    "evaluation.fold": None,
     "evaluation.split_seed": 4,
     "evaluation.every": 1,
     "evaluation.score_bins": 64,
+}
+
+
+ABSENT_IS_A_VALUE = {"evaluation.folds", "evaluation.fold", "federation.update_norm"} | {
+    f"federation.{name}" for name in ("proximal_mu", "trim", "liars")
 }
 
 
@@ -231,6 +258,11 @@ def test_a_structure_labels_slices_as_absent_or_present_and_nothing_else():
             parse_study({**whole, "task": {**whole["task"], key: value}})
 
 
+def test_imagenet_has_no_weights_for_the_plain_network():
+    with pytest.raises(StudyError, match="'imagenet' has no weights for plain18"):
+        parse_study(with_value("model", {"name": "plain18", "initial": "imagenet"}))
+
+
 def test_turning_privacy_off_changes_the_digest():
     assert parse_study(with_value("privacy", {"unit": "off"})).digest != parse_study(BASE).digest
 
@@ -240,6 +272,31 @@ def test_the_cohort_digest_depends_on_task_input_and_split_alone(key: str):
     same = parse_study(with_value(key, OTHER[key])).cohort_digest == parse_study(BASE).cohort_digest
     shapes = key.startswith(("task.", "input.")) or key in ("evaluation.holdout", "evaluation.split_seed")
     assert same is not shapes
+
+
+def test_all_folds_of_a_study_share_a_cohort_and_none_shares_a_digest():
+    study = parse_study(BASE)
+    folds = [study.of_fold(fold, 5) for fold in range(1, 6)]
+    assert len({one.cohort_digest for one in folds}) == 1
+    assert len({one.digest for one in folds}) == 5
+    assert folds[0].cohort_digest not in (study.cohort_digest, study.of_fold(1, 4).cohort_digest)
+    assert [one.evaluation.held_out_share for one in folds] == [0.2] * 5
+    assert folds[2].evaluation.split_seed == study.evaluation.split_seed
+    assert folds[2] == study.of_fold(1, 5).of_fold(3, 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"folds": 5}, "folds 5 and fold None belong together"),
+        ({"fold": 1}, "folds None and fold 1 belong together"),
+        ({"folds": 3, "fold": 4}, "fold 4 is not one of the folds; expected 1 to 3"),
+        ({"folds": 3, "fold": 1, "holdout": 0.3}, "holdout 0.3 means nothing where folds are given"),
+    ],
+)
+def test_folds_that_mean_nothing_are_refused(values, words):
+    with pytest.raises(StudyError, match=re.escape(words)):
+        parse_study({**BASE, "evaluation": values})
 
 
 # The one spelling
@@ -339,6 +396,9 @@ BAD: list[tuple[str, Any]] = [
     ("federation.server_learning_rate", 0),
     ("federation.minimum_sites", 0),
     ("federation.deadline_minutes", 0),
+    ("evaluation.folds", 1),
+    ("evaluation.folds", 21),
+    ("evaluation.fold", 0),
     ("evaluation.holdout", 0),
     ("evaluation.holdout", 1),
     ("evaluation.split_seed", -1),
@@ -358,7 +418,7 @@ def test_a_bad_value_is_refused_by_key_and_value(key: str, value: Any):
     assert any(text in message for text in shown), message
 
 
-@pytest.mark.parametrize("key", sorted(set(OTHER) - {"format", "name", "privacy.unit"}))
+@pytest.mark.parametrize("key", sorted(set(OTHER) - {"format", "name", "privacy.unit"} - ABSENT_IS_A_VALUE))
 def test_null_is_no_value(key: str):
     with pytest.raises(StudyError, match=key.rsplit(".", maxsplit=1)[-1]):
         parse_study(with_value(key, None))

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18, resnet34, resnet50
 
-from common.models.resnet import build_model
+from common.models.resnet import PublicPool, build_model
 from common.study import parse_study
 
 
@@ -25,11 +25,29 @@ def study_of(name="resnet18", trainable="all", windows=1):
 @pytest.mark.parametrize(
     ("name", "reference"), [("resnet18", resnet18), ("resnet34", resnet34), ("resnet50", resnet50)]
 )
-def test_names_and_shapes_are_torchvisions(name, reference):
+def test_names_and_shapes_are_torchvisions_but_for_the_constants_of_the_features(name, reference):
     ours = {k: v.shape for k, v in build_model(study_of(name), device="meta").named_parameters()}
     with torch.device("meta"):
         theirs = {k: v.shape for k, v in reference(num_classes=3).named_parameters()}
-    assert ours == theirs
+    width = theirs["fc.weight"][1]
+    assert ours == theirs | {"avgpool.centre": torch.Size([width]), "avgpool.whiten": torch.Size([width, width])}
+
+
+def test_without_pretraining_the_constants_of_the_features_change_nothing():
+    maps = torch.randn(4, 16, 3, 3)
+    assert torch.equal(PublicPool(16)(maps), maps.mean((2, 3)))
+
+
+def test_the_plain_network_is_resnet18_without_its_shortcuts():
+    plain = {k: v.shape for k, v in build_model(study_of("plain18"), device="meta").named_parameters()}
+    whole = {k: v.shape for k, v in build_model(study_of(), device="meta").named_parameters()}
+    assert plain == {k: v for k, v in whole.items() if "downsample" not in k}
+    model = build_model(study_of("plain18"))
+    block = model.layer1[0]
+    torch.nn.init.zeros_(block.conv2.weight)
+    assert not block(torch.rand(1, 64, 8, 8)).any()  # nothing goes around the convolutions
+    sum(model(torch.rand(2, 3, 64, 64)).flatten()).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
 def test_output_is_one_logit_a_class_for_any_number_of_windows():

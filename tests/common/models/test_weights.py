@@ -98,6 +98,7 @@ def test_a_file_with_another_number_of_classes_keeps_a_fresh_head(tmp_path):
         (lambda p: p.write_bytes(b"not weights"), "not a safetensors file"),
         (lambda p: save_file({"conv1.weight": torch.zeros(64, 1, 7, 7)}, p), "conv1.weight has shape"),
         (lambda p: save_file({"other": torch.zeros(1)}, p), "no weights of this network"),
+        (lambda p: save_file({"avgpool.scale": torch.ones(512, 1, 1)}, p), "avgpool.scale is no constant of this"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(tmp_path, write, message):

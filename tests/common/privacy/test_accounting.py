@@ -6,6 +6,7 @@ import logging
 import math
 
 import dp_accounting
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from scipy.stats import norm
 
 from common.errors import UsageError
 from common.privacy import accounting
-from common.privacy.accounting import epsilon, epsilon_rdp, noise_multiplier
+from common.privacy.accounting import epsilon, epsilon_rdp, noise_multiplier, privacy_curve
 from common.privacy.events import Gaussian, SubsampledGaussian
 
 MNIST = [SubsampledGaussian(1.1, 256 / 60_000, 14_062)]  # the DP-SGD tutorials' example: 60 epochs, batch 256
@@ -283,3 +284,25 @@ def test_an_impossible_target_is_refused_by_value(target):
 def test_a_delta_that_promises_nothing_is_refused():
     with pytest.raises(UsageError, match="promise nothing"):
         noise_multiplier(8.0, 0.01, 0.001, 10)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [[SubsampledGaussian(1.1, 0.05, 50)], [SubsampledGaussian(2.0, 1.0, 10)], [Gaussian(3.0), Gaussian(1.0)]],
+    ids=["sampled", "full batches", "counts"],
+)
+def test_the_privacy_curve_is_the_inverse_of_epsilon(events):
+    deltas = np.array([1e-2, 1e-4, 1e-6])
+    found = privacy_curve(events, np.array([epsilon(events, delta) for delta in deltas]))
+    assert found == pytest.approx(deltas, rel=1e-3)
+
+
+def test_the_privacy_curve_of_one_sampled_step_is_the_integral():
+    for eps in (0.0, 0.5, 2.0):
+        (found,) = privacy_curve([SubsampledGaussian(0.8, 0.2, 1)], np.array([eps]))
+        assert found == pytest.approx(one_step_delta(eps, 0.8, 0.2), rel=1e-2, abs=1e-9)
+
+
+def test_a_privacy_curve_of_nothing_is_refused():
+    with pytest.raises(UsageError, match="no events"):
+        privacy_curve([], np.array([1.0]))

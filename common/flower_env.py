@@ -1,0 +1,34 @@
+"""What every process of Flower's is started with, at a site and at the coordinator."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+CHUNK_BYTES = 5 << 20  # Flower's own default; what the coordinator takes in one request hangs on it
+
+
+def flower_environment(home: Path) -> dict[str, str]:
+    """Environment with ``home / "flwr"`` as Flower's own folder: nothing phones home, nothing is installed."""
+    return {
+        **os.environ,
+        "FLWR_HOME": str(home / "flwr"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(CHUNK_BYTES),
+        "NO_PROXY": ",".join(filter(None, (LOOPBACK, "localhost", os.environ.get("NO_PROXY")))),
+        "PYTHONUNBUFFERED": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on now."""
+    with socket.socket() as sock:
+        sock.bind((LOOPBACK, 0))
+        port: int = sock.getsockname()[1]
+        return port

@@ -1,0 +1,1 @@
+"""Keys, certificates, invitations, requests and signatures: pure functions with an explicit clock."""

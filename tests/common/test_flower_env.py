@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import socket
+
+from common.flower_env import LOOPBACK, flower_environment, free_port
+
+
+def test_nothing_of_flower_phones_home_or_installs(tmp_path):
+    found = flower_environment(tmp_path)
+    assert found["FLWR_HOME"] == str(tmp_path / "flwr")
+    assert found["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert found["FLWR_DISABLE_UPDATE_CHECK"] == "1"
+    assert found["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+    assert found["FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE"] == "5242880"
+
+
+def test_flower_talks_to_loopback_without_the_proxy_and_to_others_as_before(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "pacs.example")
+    assert flower_environment(tmp_path)["NO_PROXY"].split(",") == [LOOPBACK, "localhost", "pacs.example"]
+    monkeypatch.delenv("NO_PROXY")
+    assert flower_environment(tmp_path)["NO_PROXY"].split(",") == [LOOPBACK, "localhost"]
+
+
+def test_a_port_is_free_on_loopback():
+    with socket.socket() as sock:
+        sock.bind((LOOPBACK, free_port()))
