@@ -7,7 +7,7 @@ import dataclasses
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from client.ingest.cohort import (
     PATIENT,
     Cohort,
     cohort_folder,
+    held_out_fold,
+    is_held_out,
     new_manifest,
     reusable_cohort,
 )
@@ -31,11 +33,11 @@ from client.ingest.labels import ID_COLUMNS, Labels, parse_labels, read_table
 from client.ingest.plausibility import BIN_HU, BINS, LOWEST_HU
 from client.ingest.pool import Workers, available_cores, start_workers
 from client.ingest.records import Reason, Skip
-from client.ingest.render import Unusable, make_planes, render_job
+from client.ingest.render import Rendered, Unusable, make_planes, render_job
 from client.ingest.report import IngestReport, account, class_counts, study_identity
 from client.ingest.report_page import REPORT_JSON, report_files
 from client.ingest.scan import Entry, Scanned, fingerprint, scan, walk
-from client.ingest.select import Chosen, choose_series, is_held_out
+from client.ingest.select import Chosen, choose_series, fold_of
 from client.ingest.store import CohortWriter, Seal, only_ingest
 from client.ingest.structures import structure_labels
 from client.keys import SiteKey, load_or_make_key
@@ -45,7 +47,7 @@ from common.study import Study
 
 Progress = Callable[[int, int], None]
 _EDGES = LOWEST_HU + BIN_HU * np.arange(-1, BINS)
-_MANY_FILES, _MANY_BYTES = 4096, 256 * 2**20  # below both, starting processes takes longer than reading
+_MANY_SLICES = 128  # fewer are decoded sooner than processes start
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def ingest(
     """Make the cohort of ``study`` at ``site``, or reuse it when study, files and labels are unchanged.
 
     ``progress`` is called with (done, total), counted in files: each is looked at once for its header and
-    once for its pixels. ``workers``: processes, all cores by default; few files are read in this one.
+    once for its pixels. ``workers``: processes or threads, as many as cores by default.
     ``dicom`` and ``labels`` are taken instead of the site's. With ``reuse`` off the cohort is made anew.
     Raises DataError when the folder or the labels can't be used, SiteError while another ingest runs,
     StorageError when the disk is full. A failed ingest leaves the former cohort as it was.
@@ -106,17 +108,24 @@ def _silent(_done: int, _total: int) -> None:
 
 def _ingest(build: _Build, workers: int | None, *, reuse: bool) -> IngestReport:
     entries, skips = _walk(build.source.dicom)
-    table = None if build.study.task.structure else read_table(build.source.labels)
-    digest = fingerprint(entries, f"{FORMAT}\0".encode() + (table or b""))
+    table, labels = b"", None
+    if not build.study.task.structure:  # a table that can't be used is told before anything is read
+        table = read_table(build.source.labels)
+        labels = parse_labels(table, build.study.task, str(build.source.labels))
+    digest = source_digest(entries, table)
     with only_ingest(build.site.cohorts_dir):
         key = load_or_make_key(build.site.key_file)
         former = reusable_cohort(build.site, build.study, digest) if reuse else None
-        report = _former_report(former, build.start)
+        report = _former_report(former, build.study, build.start)
         if report is not None:
             return report
-        many = len(entries) >= _MANY_FILES or sum(entry.size for entry in entries) >= _MANY_BYTES
-        with start_workers((workers or available_cores()) if many else 1) as pool:
-            return build.run(pool, key, entries, skips, table, digest)
+        with start_workers(workers or available_cores()) as pool:
+            return build.run(pool, key, entries, skips, labels, digest)
+
+
+def source_digest(entries: list[Entry], table: bytes) -> str:
+    """What a cohort's manifest says of the files and the label table (b"" for none) that it was made of."""
+    return fingerprint(entries, f"{FORMAT}\0".encode() + table)
 
 
 def _walk(root: Path) -> tuple[list[Entry], list[Skip]]:
@@ -129,13 +138,19 @@ def _walk(root: Path) -> tuple[list[Entry], list[Skip]]:
     return entries, skips
 
 
-def _former_report(cohort: Cohort | None, start: float) -> IngestReport | None:
-    """The report of a cohort on disk that fits, if it can be read."""
+def _former_report(cohort: Cohort | None, study: Study, start: float) -> IngestReport | None:
+    """The report of a cohort on disk that fits, if it can be read; of what is held out it says what holds now."""
     if cohort is None:
         return None
     with contextlib.suppress(DataError):  # damaged: made anew
         report = IngestReport.from_json(cohort.read_file(REPORT_JSON))
-        return dataclasses.replace(report, reused=True, seconds=time.monotonic() - start)
+        return dataclasses.replace(
+            report,
+            held_out=int(cohort.held_out.sum()),
+            classes=class_counts(cohort.examples, cohort.held_out, study.task.classes),
+            reused=True,
+            seconds=time.monotonic() - start,
+        )
     return None
 
 
@@ -155,14 +170,14 @@ class _Build:
         key: SiteKey,
         entries: list[Entry],
         unread: list[Skip],
-        table: bytes | None,
+        labels: Labels | None,
         digest: str,
     ) -> IngestReport:
         """Scan, label, choose, render, write; returns the report of a cohort that is in its place."""
         with ScanIndex(self.site.folder / "scan.sqlite", key, self.source.dicom.resolve()) as index:
             scanned = scan(self.source.dicom, entries, index, pool, lambda done, total: self.progress(done, 2 * total))
         series, refused = build_series(scanned.headers)
-        labelled = self._label(scanned, series, table)
+        labelled = self._label(scanned, series, labels)
         chosen, unchosen = choose_series(series, labelled.labels, self.study)
         skips = [*unread, *scanned.skips, *refused, *labelled.skips, *unchosen]
         if series and not chosen and all(skip.reason == Reason.NO_LABEL for skip in unchosen):
@@ -190,12 +205,12 @@ class _Build:
             writer.commit(examples, patients, new_manifest(self.study, digest), pages)
         return report
 
-    def _label(self, scanned: Scanned, series: list[Series], table: bytes | None) -> _Labelled:
+    def _label(self, scanned: Scanned, series: list[Series], labels: Labels | None) -> _Labelled:
         """Labels from the table, or from the structure sets of the folder."""
-        if table is not None:
+        if labels is not None:
             kinds = {"rtstruct": "RT Structure Set Storage", "seg": "Segmentation Storage"}
             skips = [Skip(one.path, Reason.NOT_CT, kinds[one.kind]) for one in scanned.annotations]
-            return _Labelled(parse_labels(table, self.study.task, str(self.source.labels)), frozenset(), skips)
+            return _Labelled(labels, frozenset(), skips)
         found = structure_labels(scanned.annotations, series, self.source.dicom, self.study.task)
         return _Labelled(found.labels, frozenset(found.used), list(found.skips))
 
@@ -204,10 +219,11 @@ class _Build:
     ) -> tuple[list[_Placed], list[Skip]]:
         """Write the planes of each series as they come; files without pixels to read count as done."""
         jobs = (render_job(self.source.dicom, one, self.study) for one in chosen)
+        results = _map(pool, chosen)(make_planes, jobs)
         done = 2 * files - sum(len(_paths(one)) for one in chosen)
         placed: list[_Placed] = []
         skips: list[Skip] = []
-        for one, result in zip(chosen, pool.map(make_planes, jobs), strict=True):
+        for one, result in zip(chosen, results, strict=True):
             if isinstance(result, Unusable):
                 skips += [Skip(path, result.reason, result.detail) for path in _paths(one)]
             else:
@@ -239,6 +255,16 @@ class _Build:
         )
 
 
+def _map(pool: Workers, chosen: list[Chosen]) -> Callable[..., Iterator[Rendered | Unusable]]:
+    """How the series are worked on: in threads where no file has to be parsed again or decoded, else in processes,
+    which a decoder may take down, unless they are few.
+    """
+    parsed = [one for one in chosen if any(header.pixels is None for header in one.series.headers)]
+    if not parsed:
+        return pool.map_threads
+    return pool.map_apart if sum(len(one.series.headers) for one in parsed) >= _MANY_SLICES else map
+
+
 def _paths(chosen: Chosen) -> frozenset[str]:
     return frozenset(header.path for header in chosen.series.headers)
 
@@ -255,10 +281,9 @@ def _tables(placed: list[_Placed], study: Study, key: SiteKey) -> tuple[NDArray[
         parts.append(part)
     examples = np.concatenate(parts)
     patients = np.zeros(len(numbers), dtype=PATIENT)
-    split = study.evaluation
     pseudonyms = b"".join(key.pseudonym("patient", patient_id) for patient_id in numbers)
     patients["pseudonym"] = np.frombuffer(pseudonyms, np.uint8).reshape(len(numbers), -1)
-    patients["holdout"] = [is_held_out(split.split_seed, patient_id, split.holdout) for patient_id in numbers]
+    patients["fold"] = [fold_of(study.evaluation, patient_id) for patient_id in numbers]
     lowest = np.full(len(numbers), len(study.task.classes))
     highest = np.full(len(numbers), -1)
     np.minimum.at(lowest, examples["patient"], examples["label"])
@@ -273,14 +298,15 @@ def _findings(
     """What the report says of the cohort, by the names of ``IngestReport``."""
     series = [one.chosen.series for one in placed]
     histogram = sum((one.histogram for one in placed), np.zeros(BINS, np.int64))
+    held_out = is_held_out(patients, held_out_fold(study))
     return {
         "series": len(placed),
         "corrected": dict(Counter(re.split(r" \d", note)[0] for one in series for note in one.notes)),
         "chosen_by": dict(Counter(one.chosen.decided_by for one in placed)),
         "studies": len({(one.patient_id, one.headers[0].study_uid) for one in series}),
         "patients": len(patients),
-        "held_out": int(patients["holdout"].sum()),
+        "held_out": int(held_out.sum()),
         "examples": len(examples),
-        "classes": class_counts(examples, patients, study.task.classes),
+        "classes": class_counts(examples, held_out, study.task.classes),
         "distributions": distributions(series, _EDGES, histogram),
     }

@@ -5,7 +5,7 @@
     SITE/cohorts/<first 16 hex digits of Study.cohort_digest>/
       planes.npy            uint8 [planes, windows, size, size], mapped into memory
       examples.npy          one an example: patient, label, planes (lower, centre, upper)
-      patients.npy          one a patient: pseudonym, holdout, label (-1 when its examples differ)
+      patients.npy          one a patient: pseudonym, fold, label (-1 when its examples differ)
       manifest.json         format, digests of cohort and study, settings, code version, source fingerprint
       ingest-report.json    what became of every file (client.ingest.report)
       ingest-report.html    the same to be looked at, with a contact sheet
@@ -17,6 +17,7 @@ key can make.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import io
@@ -32,19 +33,23 @@ from client.ingest.store import MARKER, SEALED, Planes, Seal, SealedPlanes, read
 from client.keys import SealBroken, load_key
 from client.site import Site
 from common.errors import DataError, SiteError
-from common.study import NEIGHBOURS, Study, canonical_json
+from common.study import NEIGHBOURS, Study, cohort_digest_of
 
-FORMAT = 2
+FORMAT = 3
+HELD_OUT = 1  # the part of the split that a study without folds keeps out of training
 EXAMPLE = np.dtype([("patient", "<i4"), ("label", "<i2"), ("planes", "<i4", (NEIGHBOURS,))])
-PATIENT = np.dtype([("pseudonym", "u1", (16,)), ("holdout", "?"), ("label", "<i2")])
-"""``pseudonym``: SiteKey.pseudonym("patient", PatientID)."""
+PATIENT = np.dtype([("pseudonym", "u1", (16,)), ("fold", "u1"), ("label", "<i2")])
+"""``pseudonym``: SiteKey.pseudonym("patient", PatientID). ``fold``: ``client.ingest.select.fold_of``."""
 _REMEDY = "Run 'fedct-site ingest'"
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, SealBroken)
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """An open cohort. ``planes`` uint8 [planes, windows, size, size] stays on disk until it is read."""
+    """An open cohort. ``planes`` uint8 [planes, windows, size, size] stays on disk until it is read.
+
+    ``held_out_fold``: the part of the split that the study keeps out of training.
+    """
 
     folder: Path
     planes: Planes
@@ -53,6 +58,7 @@ class Cohort:
     source_digest: str
     manifest: dict[str, Any]
     seal: Seal | None = None
+    held_out_fold: int = HELD_OUT
 
     @property
     def encrypted(self) -> bool:
@@ -65,19 +71,25 @@ class Cohort:
         labels: NDArray[np.int64] = self.examples["label"].astype(np.int64)
         return labels
 
+    @property
+    def held_out(self) -> NDArray[np.bool_]:
+        """Which patients are kept out of training, bool [patients]."""
+        return is_held_out(self.patients, self.held_out_fold)
+
     def training_patients(self) -> list[NDArray[np.int64]]:
         """Example indices of each patient that may be trained on, one array a patient."""
-        return self._examples_of(held_out=False)
+        return self.patient_examples(np.flatnonzero(~self.held_out))
 
     def holdout_patients(self) -> list[NDArray[np.int64]]:
         """Example indices of each patient kept out of training, one array a patient."""
-        return self._examples_of(held_out=True)
+        return self.patient_examples(np.flatnonzero(self.held_out))
 
-    def _examples_of(self, *, held_out: bool) -> list[NDArray[np.int64]]:
+    def patient_examples(self, rows: NDArray[np.intp]) -> list[NDArray[np.int64]]:
+        """Example indices of each patient of these rows of ``patients``."""
         order = np.argsort(self.examples["patient"], kind="stable")
         ends = np.cumsum(np.bincount(self.examples["patient"], minlength=len(self.patients)))
         groups = np.split(order, ends[:-1])
-        return [group for group, holdout in zip(groups, self.patients["holdout"], strict=True) if holdout == held_out]
+        return [groups[row] for row in rows]
 
     def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Examples as the network takes them: uint8 [n, 3 * windows, size, size].
@@ -101,24 +113,20 @@ class Cohort:
             raise _damaged(self.folder, _words(error)) from None
 
 
+def is_held_out(patients: NDArray[np.void], fold: int) -> NDArray[np.bool_]:
+    """Which rows of a table of patients are in the part ``fold`` of the split, bool [patients]."""
+    held_out: NDArray[np.bool_] = patients["fold"] == fold
+    return held_out
+
+
+def held_out_fold(study: Study) -> int:
+    """The part of the split that ``study`` keeps out of training."""
+    return study.evaluation.fold or HELD_OUT
+
+
 def cohort_folder(site: Site, study: Study) -> Path:
     """Where the cohort of ``study`` lies at ``site``, whether it exists or not."""
     return site.cohorts_dir / study.cohort_digest[:16]
-
-
-def cohort_settings(study: Study) -> dict[str, Any]:
-    """What shapes a cohort, in words: the content of ``Study.cohort_digest``."""
-    return {
-        "task": study.task.model_dump(mode="json"),
-        "input": study.input.model_dump(mode="json"),
-        "holdout": study.evaluation.holdout,
-        "split_seed": study.evaluation.split_seed,
-    }
-
-
-def cohort_digest_of(settings: dict[str, Any]) -> str:
-    """``Study.cohort_digest`` of every study with these ``cohort_settings``."""
-    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()
 
 
 def new_manifest(study: Study, source: str) -> dict[str, Any]:
@@ -127,7 +135,7 @@ def new_manifest(study: Study, source: str) -> dict[str, Any]:
         "format": FORMAT,
         "cohort_digest": study.cohort_digest,
         "study_digest": study.digest,
-        "settings": cohort_settings(study),
+        "settings": study.cohort_settings,
         "code_version": importlib.metadata.version("fedct"),
         "source": source,
     }
@@ -149,11 +157,11 @@ def open_cohort(site: Site, study: Study) -> Cohort:
         raise DataError(
             f"cohort '{folder}' was made for another task, input or split than study '{study.name}'", _REMEDY
         )
-    return cohort
+    return dataclasses.replace(cohort, held_out_fold=held_out_fold(study))
 
 
 def open_folder(site: Site, folder: Path) -> Cohort:
-    """Open the cohort in ``folder``, whatever its study. Raises as ``open_cohort``."""
+    """Open the cohort in ``folder``, whatever its study: of folds, the first is held out. Raises as ``open_cohort``."""
     try:
         seal = Seal.of_folder(folder, load_key(site.key_file)) if (folder / MARKER).exists() else None
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
-from client.ingest.attributes import codes, items, numbers, text, whole
+from client.ingest.attributes import Attributes, codes, items, numbers, text, whole
 from client.ingest.records import Found, Reason, Skip
 from client.ingest.slices import Common, Making, Placement, make_header
 
@@ -26,7 +26,7 @@ _RECONSTRUCTION = "CTReconstructionSequence"
 _CONVERTED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
 
 
-def read_frames(dataset: Dataset, common: Common) -> list[Found]:
+def read_frames(dataset: Attributes, common: Common) -> list[Found]:
     """A ``Header`` or ``Skip`` for each frame; a single ``Skip`` when their number is not that of their groups."""
     frames = items(dataset, PER_FRAME)
     if not frames or len(frames) != whole(dataset, "NumberOfFrames", 1):

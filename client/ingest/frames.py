@@ -49,6 +49,25 @@ def read_frames(dataset: pydicom.Dataset, indices: Sequence[int], rows: int, col
             yield from _checked(iter_pixels(dataset, indices=[index], raw=True), rows, columns)
 
 
+def used_bits(bits: int, high: int, allocated: int) -> tuple[int, int]:
+    """BitsStored and HighBit; where they can't be, those of values that fill their ``allocated`` bits."""
+    return (bits, high) if 1 <= bits <= high + 1 <= allocated else (allocated, allocated - 1)
+
+
+def mask_bits(stored: Stored, bits: int, high: int) -> Stored:
+    """The value within each word: ``bits`` bits up to bit ``high``, in the sign of the type.
+
+    What lies in the others is an overlay or rubbish (PS3.5 8.1.1).
+    """
+    allocated = 8 * stored.dtype.itemsize
+    if bits >= allocated:
+        return stored
+    if stored.dtype.kind == "i":
+        return (stored << (allocated - 1 - high)) >> (allocated - bits)
+    value = stored >> (high + 1 - bits) if high + 1 > bits else stored
+    return value & stored.dtype.type((1 << bits) - 1)
+
+
 def _plain_type(dataset: pydicom.Dataset) -> np.dtype[np.integer] | None:
     """Type of stored values that fill whole words, as nearly all uncompressed CT has; None for any other."""
     bits = int(dataset.BitsAllocated)

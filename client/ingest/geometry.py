@@ -180,7 +180,7 @@ def _normal(header: Header) -> NDArray[np.float64]:
 def order_slices(headers: list[Header]) -> Series | Refused:
     """The volume of slices that share orientation, size and spacing, or why they are none."""
     if len(headers) < MINIMUM_SLICES:
-        return Refused(Reason.TOO_FEW_SLICES, f"{len(headers)} slices")
+        return Refused(Reason.TOO_FEW_SLICES, f"{len(headers)} slice{'s' if len(headers) != 1 else ''}")
     normal = _normal(headers[0])
     positions = np.array([header.position for header in headers])
     order = np.argsort(positions @ normal, kind="stable")

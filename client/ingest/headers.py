@@ -13,10 +13,12 @@ import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pydicom import Dataset, config
 from pydicom.datadict import tag_for_keyword
-from pydicom.filereader import read_partial
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.filereader import ENCODED_VR, data_element_generator, read_dataset, read_partial
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
 from pydicom.uid import (
@@ -50,8 +52,9 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from client.ingest.attributes import codes, name_of, numbers, text, values, whole
+from client.ingest.attributes import Attributes, Elements, codes, name_of, numbers, text, values, whole
 from client.ingest.enhanced import PER_FRAME, SHARED, read_frames
+from client.ingest.native import Place, locate
 from client.ingest.records import MEMBER, Annotation, Found, Reason, Skip
 from client.ingest.slices import MAXIMUM_SIDE, MAXIMUM_VOXELS, Common, Making, Placement, make_header
 from client.ingest.sources import MAXIMUM_BYTES, SourceError, Stream, archive_members, is_archive, open_source
@@ -81,6 +84,9 @@ _ENCAPSULATED = frozenset(
         HTJ2K,
     }
 )
+_CODINGS = {syntax.encode(): syntax for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, *_ENCAPSULATED)}
+_META, _META_GROUP, _SYNTAX_TAG = 132, 2, 0x00020010  # where file meta information begins, after the preamble
+_META_VRS = frozenset(("UL", "OB", "UI", "SH", "AE", "UR"))  # PS3.10 7.1
 _ENHANCED = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
 _CAPTURES = frozenset(
     {
@@ -118,6 +124,11 @@ _KEYWORDS = (
     "RescaleSlope",
     "RescaleIntercept",
     "ModalityLUTSequence",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
     SHARED,
     PER_FRAME,
 )
@@ -126,13 +137,19 @@ _TAGS: list[BaseTag | int] = [BaseTag(tag) for tag in map(tag_for_keyword, _KEYW
 
 def read_sources(root: Path, sources: list[str]) -> list[list[Found]]:
     """``read_source`` of each of ``sources``; the unit of work of a process."""
-    return [read_source(root, source) for source in sources]
+    with _quiet():
+        return [_read_source(root, source) for source in sources]
 
 
 def read_source(root: Path, source: str) -> list[Found]:
     """What ``source`` under ``root`` holds: headers, one annotation, or one skip. Never empty, never raises."""
+    with _quiet():
+        return _read_source(root, source)
+
+
+def _read_source(root: Path, source: str) -> list[Found]:
     try:
-        with _quiet(), open_source(root, source) as stream:
+        with open_source(root, source) as stream:
             return _read_stream(root, source, stream)
     except SourceError as error:
         return [Skip(source, error.reason, error.detail)]
@@ -164,11 +181,11 @@ def _read_stream(root: Path, source: str, stream: Stream) -> list[Found]:
         return [Skip(source, Reason.NOT_DICOM)]
     if stream.size is not None and stream.size > MAXIMUM_BYTES:
         return [Skip(source, Reason.TOO_LARGE, f"more than {MAXIMUM_BYTES} bytes")]
-    dataset, length = _parse(stream, bare, _LAST_GROUP)
-    kind = _kind(dataset)
-    if kind in _ENHANCED or (kind == CTImageStorage and whole(dataset, "NumberOfFrames", 1) > 1):
-        dataset, length = _parse(stream, bare, _LAST_OF_ENHANCED)
-    return _judge(dataset, kind, source, None if stream.size is None else stream.size - length)
+    parsed = _parse(stream, bare, _LAST_GROUP)
+    kind = _kind(parsed)
+    if kind in _ENHANCED or (kind == CTImageStorage and whole(parsed.dataset, "NumberOfFrames", 1) > 1):
+        parsed = _parse(stream, bare, _LAST_OF_ENHANCED)
+    return _judge(parsed, kind, source)
 
 
 def _begins_data_set(start: bytes) -> bool:
@@ -187,8 +204,21 @@ def _judge_archive(root: Path, source: str) -> Skip:
     return members if isinstance(members, Skip) else Skip(source, Reason.ARCHIVE)
 
 
-def _parse(stream: Stream, bare: bool, last_group: int) -> tuple[Dataset, int]:
-    """The data set up to ``last_group``, and its bytes.
+class _Parsed(NamedTuple):
+    """A header: its data set and file meta information, and what follows it in the source."""
+
+    dataset: Attributes
+    meta: Attributes | None
+    place: Place
+
+    @property
+    def rest(self) -> int | None:
+        """Bytes after the header, None if unknown."""
+        return None if self.place.size is None else self.place.size - self.place.start
+
+
+def _parse(stream: Stream, bare: bool, last_group: int) -> _Parsed:
+    """The data set up to ``last_group``.
 
     Raises SourceError if it is larger than any header, else what pydicom raises.
     """
@@ -200,41 +230,83 @@ def _parse(stream: Stream, bare: bool, last_group: int) -> tuple[Dataset, int]:
         end = _End(last_group)
         content = io.BytesIO(block)
         try:
-            dataset = read_partial(content, stop_when=end, force=bare, specific_tags=_TAGS)
+            dataset, meta = (None if bare else _read_plain(content, end)) or _read_any(content, bare, end)
         except Exception:  # cut off within an element, if it is no damage
             if len(block) < size:
                 raise
             continue
         if end.reached or len(block) < size:
-            return dataset, content.tell()
+            return _Parsed(dataset, meta, Place(*end.at, content.tell(), stream.size, stream.mtime_ns))
     raise SourceError(Reason.TOO_LARGE, f"more than {HEADER_BLOCKS[-1]} bytes of header")
 
 
+def _read_any(content: io.BytesIO, bare: bool, end: _End) -> tuple[Attributes, Attributes | None]:
+    content.seek(0)
+    dataset = read_partial(content, stop_when=end, force=bare, specific_tags=_TAGS)
+    return dataset, getattr(dataset, "file_meta", None)
+
+
+def _read_plain(content: io.BytesIO, end: _End) -> tuple[Attributes, Attributes] | None:
+    """What ``_read_any`` gives, in half the time, where nothing has to be guessed; else None.
+
+    That is: file meta information with one of the syntaxes of CT, and after it at once a data set in that syntax
+    (PS3.10 7.1), which begins with group 0008 and a VR of the standard if it is explicit.
+    """
+    content.seek(_META)
+    found = data_element_generator(content, False, True, stop_when=_beyond_meta)
+    meta: dict[int, RawDataElement | DataElement] = {int(element.tag): element for element in found}
+    syntax = getattr(meta.get(_SYNTAX_TAG), "value", None)
+    coding = _CODINGS.get(syntax.rstrip(b"\0 ")) if isinstance(syntax, bytes) else None
+    if coding is None or any(element.VR not in _META_VRS for element in meta.values()):
+        return None
+    implicit = coding == ImplicitVRLittleEndian
+    start = content.tell()
+    group, vr = content.read(2), content.read(4)[2:]
+    content.seek(start)
+    if group != b"\x08\0" or (vr in ENCODED_VR) == implicit:
+        return None
+    elements = data_element_generator(content, implicit, True, stop_when=end, specific_tags=_TAGS)
+    raw: dict[int, RawDataElement | DataElement] = {int(element.tag): element for element in elements}
+    full = functools.partial(_read_whole, content, start, implicit, end.last_group)
+    return Elements(raw, full), Elements(meta, Dataset)
+
+
+def _read_whole(content: io.BytesIO, start: int, implicit: bool, last_group: int) -> Dataset:
+    content.seek(start)
+    return read_dataset(content, implicit, True, stop_when=_End(last_group), specific_tags=_TAGS)
+
+
+def _beyond_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag >> 16 != _META_GROUP
+
+
 class _End:
-    """Stops pydicom at the first element of a later group, and tells that it was there."""
+    """Stops pydicom at the first element of a later group, and tells that it was there and which: tag, VR, length."""
 
     def __init__(self, last_group: int) -> None:
         self.last_group = last_group
         self.reached = False
+        self.at: tuple[BaseTag | int, str | None, int] = (0, None, 0)
 
-    def __call__(self, tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    def __call__(self, tag: BaseTag, vr: str | None, length: int) -> bool:
         self.reached = tag >> 16 >= self.last_group
+        self.at = tag, vr, length
         return self.reached
 
 
-def _kind(dataset: Dataset) -> str:
+def _kind(parsed: _Parsed) -> str:
     """The SOP class; where none is given and the modality is CT, CT Image Storage."""
-    meta = getattr(dataset, "file_meta", None)
-    given = text(dataset, "SOPClassUID") or text(meta, "MediaStorageSOPClassUID")
-    return given or (CTImageStorage if codes(dataset, "Modality") == ["CT"] else "")
+    given = text(parsed.dataset, "SOPClassUID") or text(parsed.meta, "MediaStorageSOPClassUID")
+    return given or (CTImageStorage if codes(parsed.dataset, "Modality") == ["CT"] else "")
 
 
-def _judge(dataset: Dataset, kind: str, source: str, rest: int | None) -> list[Found]:
-    """Headers, annotation or skip, in the order in which a reader would ask. ``rest``: see ``_refuse_pixels``."""
+def _judge(parsed: _Parsed, kind: str, source: str) -> list[Found]:
+    """Headers, annotation or skip, in the order in which a reader would ask."""
+    dataset = parsed.dataset
     if kind in _ANNOTATIONS:
         return [Annotation(source, text(dataset, "PatientID"), _ANNOTATIONS[kind])]
-    syntax = text(getattr(dataset, "file_meta", None), "TransferSyntaxUID")
-    for refusal in (_refuse_kind(dataset, kind), _refuse_pixels(dataset, syntax, rest)):
+    syntax = text(parsed.meta, "TransferSyntaxUID")
+    for refusal in (_refuse_kind(dataset, kind), _refuse_pixels(dataset, syntax, parsed.rest)):
         if refusal is not None:
             return [Skip(source, *refusal)]
     common = Common(
@@ -252,13 +324,13 @@ def _judge(dataset: Dataset, kind: str, source: str, rest: int | None) -> list[F
     if kind in _ENHANCED or whole(dataset, "NumberOfFrames", 1) > 1:
         found = read_frames(dataset, common)
     else:
-        found = [_read_slice(dataset, common)]
+        found = [_read_slice(dataset, common, parsed.place)]
     if not common.patient_id and not all(isinstance(one, Skip) for one in found):
         return [Skip(source, Reason.NO_PATIENT_ID)]
     return found
 
 
-def _read_slice(dataset: Dataset, common: Common) -> Found:
+def _read_slice(dataset: Attributes, common: Common, place: Place) -> Found:
     """The one slice of a single-frame file."""
     placement = Placement(
         position=numbers(dataset, "ImagePositionPatient"),
@@ -277,10 +349,13 @@ def _read_slice(dataset: Dataset, common: Common) -> Found:
         thickness=numbers(dataset, "SliceThickness"),
         kernel=text(dataset, "ConvolutionKernel"),
     )
-    return make_header(common, placement, making, frame=0)
+    pixels = None
+    if not placement.has_table:
+        pixels = locate(dataset, common.syntax, place, placement.slope[0], placement.intercept[0])
+    return make_header(common, placement, making, frame=0, pixels=pixels)
 
 
-def _refuse_kind(dataset: Dataset, kind: str) -> tuple[Reason, str] | None:
+def _refuse_kind(dataset: Attributes, kind: str) -> tuple[Reason, str] | None:
     """Why the object is no CT image to learn from, or None if it is one."""
     image_type = {value.replace("_", " ") for value in codes(dataset, "ImageType")}
     is_capture = "SECONDARY" in image_type and bool(image_type & {"SCREEN SAVE", "SECONDARY CAPTURE"})
@@ -295,7 +370,7 @@ def _refuse_kind(dataset: Dataset, kind: str) -> tuple[Reason, str] | None:
     return next(((reason, detail) for bad, reason, detail in checks if bad), None)
 
 
-def _refuse_pixels(dataset: Dataset, syntax: str, rest: int | None) -> tuple[Reason, str] | None:
+def _refuse_pixels(dataset: Attributes, syntax: str, rest: int | None) -> tuple[Reason, str] | None:
     """Why pixels of this size and form can't be taken, or None. ``rest``: bytes after the header, None if unknown."""
     rows, columns = whole(dataset, "Rows", 0), whole(dataset, "Columns", 0)
     frames, samples = whole(dataset, "NumberOfFrames", 1), whole(dataset, "SamplesPerPixel", 1)

@@ -1,9 +1,9 @@
 """The scan index: what the last scan found in each file, so that the next one reads only what changed.
 
 A SQLite file of the site (mode 0600) whose rows show nothing: the key of a row is the pseudonym of the
-source, its content is sealed with the site key, size and time of change included. The index is a cache. Whatever is wrong with
-it (damage, another key, another folder, another version of the program) makes it begin anew, and
-nothing worse than a full scan follows.
+source, its content is sealed with the site key, size and time of change included. The index is a cache.
+Whatever is wrong with it (damage, another key, another folder, another version of the program) makes it
+begin anew, and nothing worse than a full scan follows.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from client.ingest.attributes import share
-from client.ingest.records import Annotation, Found, Header, Reason, Skip
+from client.ingest.records import Annotation, Found, Header, Pixels, Reason, Skip
 from client.keys import SealBroken, SiteKey
 from common.errors import StorageError
 
-FORMAT = 1
+FORMAT = 2
 _UNSYNCED = "PRAGMA synchronous = OFF;"  # a power cut may damage the index, and then it begins anew
 _SCHEMA = """
 CREATE TABLE head (content BLOB NOT NULL);
 CREATE TABLE found (key BLOB NOT NULL UNIQUE, part INTEGER NOT NULL, content BLOB NOT NULL);
 """
 _HEADER_VALUES = operator.attrgetter(*(field.name for field in fields(Header)))
+_PIXEL_VALUES = operator.attrgetter(*(field.name for field in fields(Pixels)))
 _NUMBER = {field.name: number for number, field in enumerate(fields(Header))}
 _TUPLES = [_NUMBER[name] for name in ("position", "orientation", "spacing")]
 _COMMON = [  # what many slices have in common
@@ -192,7 +193,8 @@ class ScanIndex:
 def _values(found: Found) -> list[Any]:
     """A record as plain values, its kind first."""
     if isinstance(found, Header):
-        return ["header", *_HEADER_VALUES(found)]
+        *values, pixels = _HEADER_VALUES(found)
+        return ["header", *values, None if pixels is None else _PIXEL_VALUES(pixels)]
     if isinstance(found, Annotation):
         return ["annotation", found.path, found.patient_id, found.kind]
     return ["skip", found.path, found.reason.value, found.detail]
@@ -209,4 +211,9 @@ def _found(values: list[Any]) -> Found:
         rest[number] = tuple(rest[number])
     for number in _COMMON:
         rest[number] = share(rest[number])
+    if rest[-1] is not None:
+        if rest[-1][-1] is not None:
+            rest[-1][-1] = tuple(rest[-1][-1])
+        offset, size, mtime_ns, *meaning = rest[-1]
+        rest[-1] = Pixels(offset, size, mtime_ns, *map(share, meaning))
     return Header(*rest)

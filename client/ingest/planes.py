@@ -17,7 +17,8 @@ nothing of their own: a point lies between the two slices that were acquired aro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,14 +186,9 @@ def slices_needed(series: Series, plan: PlanePlan) -> tuple[int, int]:
     return int(low[0]), int(high[0])
 
 
-def render(volume: NDArray[np.int16], lattice: Lattice, plan: PlanePlan, wanted: Input) -> NDArray[np.uint8]:
-    """Sample the planes from ``volume`` (HU) by linear interpolation: uint8 [planes, windows, size, size].
-
-    More than half a voxel outside the volume is air. ``lattice`` is that of ``volume``.
-    """
+def windowed(planes: Iterator[NDArray[np.float32]], plan: PlanePlan, wanted: Input) -> NDArray[np.uint8]:
+    """``planes`` [size, size] in HU as the network sees them: uint8 [planes, windows, size, size]."""
     out = np.empty((len(plan.origins), len(wanted.windows), plan.size, plan.size), dtype=np.uint8)
-    aligned = Aligned.of(lattice, plan)
-    planes = _sampled(volume, lattice, plan) if aligned is None else aligned.sampled(volume)
     for index, sampled in enumerate(planes):
         plane = denoise(sampled, wanted.denoise)
         for channel, window in enumerate(wanted.windows):
@@ -200,8 +196,8 @@ def render(volume: NDArray[np.int16], lattice: Lattice, plan: PlanePlan, wanted:
     return out
 
 
-def _sampled(volume: NDArray[np.int16], lattice: Lattice, plan: PlanePlan) -> Iterator[NDArray[np.float32]]:
-    """The planes in HU, whatever their direction."""
+def sample(volume: NDArray[np.int16], lattice: Lattice, plan: PlanePlan) -> Iterator[NDArray[np.float32]]:
+    """The planes in HU by linear interpolation, whatever their direction; more than half a voxel outside is air."""
     for start in range(0, len(plan.origins), _CHUNK):
         part = slice(start, start + _CHUNK)
         low, high = _box(lattice, plan, part)
@@ -222,11 +218,13 @@ class Aligned:
 
     ``axes``: the axis of the volume along which planes, rows and columns advance. ``weights``: for each of the
     three a matrix from voxels to samples, smoothing included. ``outside``: samples that are air, of each.
+    ``part``: the rows and columns of the slices that are touched; the matrices take no others.
     """
 
     axes: tuple[int, int, int]
     weights: tuple[sparse.csr_array, ...]
     outside: tuple[NDArray[np.bool_], ...]
+    part: tuple[slice, slice]
 
     @classmethod
     def of(cls, lattice: Lattice, plan: PlanePlan) -> Aligned | None:
@@ -249,11 +247,15 @@ class Aligned:
         sigmas = _sigmas(inverse, plan)
         samples = zip(axes, (starts[:, axes[0]], rows, columns), strict=True)
         parts = [_weights(lattice, axis, at, float(sigmas[axis])) for axis, at in samples]
-        return cls((axes[0], axes[1], axes[2]), tuple(w for w, _ in parts), tuple(o for _, o in parts))
+        touched = {axis: slice(w.indices.min(), w.indices.max() + 1) for axis, (w, _) in zip(axes, parts, strict=True)}
+        touched[0] = slice(None)  # the slices were chosen before
+        weights = tuple(w[:, touched[axis]] for axis, (w, _) in zip(axes, parts, strict=True))
+        outside = tuple(beyond for _, beyond in parts)
+        return cls((axes[0], axes[1], axes[2]), weights, outside, (touched[1], touched[2]))
 
     def sampled(self, volume: NDArray[np.int16]) -> Iterator[NDArray[np.float32]]:
-        """The planes in HU."""
-        turned = volume.transpose(self.axes)
+        """The planes in HU; ``volume`` [slices, rows, columns] is the ``part`` of it."""
+        turned = np.ascontiguousarray(volume.transpose(self.axes))  # each plane is then read in one piece
         through, down, across = self.weights
         for index in range(through.shape[0]):
             part = slice(through.indptr[index], through.indptr[index + 1])
@@ -278,10 +280,20 @@ def _weights(
     share = np.concatenate([1 - (index - below), index - below])
     linear = sparse.csr_array((share, (rows, np.concatenate([below, above]))), shape=(len(at), count))
     if sigma > 0:
-        places = lattice.places if axis == 0 else np.arange(count, dtype=np.float64)
-        linear = linear @ sparse.csr_array(_blur(np.eye(count, dtype=np.float32), places, sigma, 0))
+        linear = linear @ (_smoothing(lattice.places, sigma) if axis == 0 else _even_smoothing(count, sigma))
     linear.eliminate_zeros()
     return sparse.csr_array(linear.astype(np.float32)), outside
+
+
+@functools.lru_cache(maxsize=8)
+def _even_smoothing(count: int, sigma: float) -> sparse.csr_array:
+    """Kept, since series of one protocol share it."""
+    return _smoothing(range(count), sigma)
+
+
+def _smoothing(places: Sequence[float] | NDArray[np.float64], sigma: float) -> sparse.csr_array:
+    """``_blur`` as a matrix [places, places]."""
+    return sparse.csr_array(_blur(np.eye(len(places), dtype=np.float32), np.array(places, np.float64), sigma, 0))
 
 
 def apply_window(hounsfield: NDArray[np.float32], window: Window, how: Normalise = "none") -> NDArray[np.uint8]:

@@ -95,6 +95,26 @@ class Skip:
 
 
 @dataclass(frozen=True, slots=True)
+class Pixels:
+    """Where the 16-bit pixels of an uncompressed file lie, and what they mean; see ``native``.
+
+    ``offset``: bytes before the first pixel. ``size`` and ``mtime_ns``: of the file when its header was read.
+    ``kind``: numpy's name of a stored value, as ``<u2``. ``bits`` and ``high``: BitsStored and HighBit (PS3.5 8.1.1).
+    HU = ``slope`` * stored + ``intercept``; ``padding``: lowest and highest stored value that is no measurement.
+    """
+
+    offset: int
+    size: int
+    mtime_ns: int
+    kind: str
+    bits: int
+    high: int
+    slope: float
+    intercept: float
+    padding: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """One CT slice that may be used: a file, or a frame of a multi-frame file.
 
@@ -105,6 +125,7 @@ class Header:
     ``acquisition``: AcquisitionNumber and the values of ImageType, as one text to compare by.
     ``thickness``: SliceThickness in mm, 0 when not given. ``kernel``: ConvolutionKernel, its values
     joined by a backslash. ``vendor``: Manufacturer. ``syntax``: TransferSyntaxUID, empty when not given.
+    ``pixels``: where they can be read without parsing the file again, None where they can't.
     """
 
     path: str
@@ -126,6 +147,7 @@ class Header:
     kernel: str
     vendor: str
     syntax: str
+    pixels: Pixels | None = None
 
     @property
     def slice_id(self) -> str:

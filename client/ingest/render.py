@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.ingest.frames import PixelsUnreadable
-from client.ingest.overlay_text import has_overlaid_text
-from client.ingest.planes import Lattice, PlanePlan, render, slices_needed
+from client.ingest.planes import Aligned, Lattice, PlanePlan, sample, slices_needed, windowed
 from client.ingest.plausibility import implausible
 from client.ingest.records import Reason
 from client.ingest.select import Chosen
-from client.ingest.volume import read_volume
+from client.ingest.volume import WHOLE, Slice, read_volume
 from common.study import Input, Study
 
 
@@ -22,11 +21,11 @@ from common.study import Input, Study
 class RenderJob:
     """All that a process needs to make the planes of one series.
 
-    ``slices``: source and frame of each slice that is needed, ``lattice`` where these lie.
+    ``slices``: the slices that are needed, ``lattice`` where these lie.
     """
 
     root: Path
-    slices: tuple[tuple[str, int], ...]
+    slices: tuple[Slice, ...]
     lattice: Lattice
     plan: PlanePlan
     wanted: Input
@@ -53,20 +52,23 @@ class Unusable:
 def render_job(root: Path, chosen: Chosen, study: Study) -> RenderJob:
     """The job of one series, cut to the slices that its planes touch."""
     first, end = slices_needed(chosen.series, chosen.plan)
-    slices = tuple((header.path, header.frame) for header in chosen.series.headers[first:end])
+    slices = tuple(Slice(header.path, header.frame, header.pixels) for header in chosen.series.headers[first:end])
     return RenderJob(root, slices, Lattice.of(chosen.series).cut(first, end), chosen.plan, study.input)
 
 
 def make_planes(job: RenderJob) -> Rendered | Unusable:
     """The planes of one series, or why there are none. One slice with text drawn into it refuses the series."""
     try:
-        volume = read_volume(job.root, job.slices, job.lattice.rows, job.lattice.columns)
+        aligned = Aligned.of(job.lattice, job.plan)
+        part = WHOLE if aligned is None else aligned.part
+        volume = read_volume(job.root, job.slices, job.lattice.rows, job.lattice.columns, part)
     except PixelsUnreadable:
         return Unusable(Reason.PIXELS_UNREADABLE)
     wrong = implausible(volume.histogram)
     if wrong is not None:
         return Unusable(Reason.IMPLAUSIBLE_HU, wrong)
-    written = sum(has_overlaid_text(one) for one in volume.hounsfield)
-    if written:
-        return Unusable(Reason.BURNED_IN_TEXT, f"{written} of {len(job.slices)} slices read")
-    return Rendered(render(volume.hounsfield, job.lattice, job.plan, job.wanted), volume.histogram)
+    if volume.written:
+        return Unusable(Reason.BURNED_IN_TEXT, f"{volume.written} of {len(job.slices)} slices read")
+    hounsfield = volume.hounsfield
+    planes = sample(hounsfield, job.lattice, job.plan) if aligned is None else aligned.sampled(hounsfield)
+    return Rendered(windowed(planes, job.plan, job.wanted), volume.histogram)

@@ -89,14 +89,14 @@ class ClassCount:
 
 
 def class_counts(
-    examples: NDArray[np.void], patients: NDArray[np.void], classes: tuple[str, ...]
+    examples: NDArray[np.void], held_out: NDArray[np.bool_], classes: tuple[str, ...]
 ) -> dict[str, ClassCount]:
-    """The balance of the cohort's tables, by class name."""
+    """The balance of the cohort's table of examples, by class name. ``held_out``: bool [patients]."""
     counts = {}
     for index, name in enumerate(classes):
         mine = examples["patient"][examples["label"] == index]
         who = np.unique(mine)
-        counts[name] = ClassCount(len(mine), len(who), int(patients["holdout"][who].sum()))
+        counts[name] = ClassCount(len(mine), len(who), int(held_out[who].sum()))
     return counts
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from client.ingest.advice import ADVICE
@@ -20,6 +19,7 @@ from client.ingest.contact_sheet import Tile, contact_sheet
 from client.ingest.records import Reason
 from client.ingest.report import IngestReport, count, explain, label_problems
 from client.ingest.store import Planes
+from common.pages import page_environment
 from common.study import Input, Study
 
 REPORT_JSON, REPORT_HTML = "ingest-report.json", "ingest-report.html"
@@ -55,13 +55,7 @@ def report_files(
 
 def render_page(report: IngestReport, study: Study, tiles: Sequence[Tile]) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("client.ingest"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("client.ingest")
     environment.globals.update(count=count, percent=percent)
     rows = refused_rows(report)
     return environment.get_template("ingest_report.html.j2").render(

@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from client.ingest.headers import read_source, read_sources
+from client.ingest.headers import read_sources
 from client.ingest.index import Record, ScanIndex, Standing
 from client.ingest.pool import Workers
 from client.ingest.records import MEMBER, Annotation, Found, Header, Reason, Skip
 from client.ingest.sources import archive_members
-
-__all__ = ["Changes", "Entry", "Scanned", "fingerprint", "read_source", "scan", "walk"]
 
 Item = TypeVar("Item")
 _CHUNK = 64  # sources a job, and a commit of the index
@@ -194,7 +192,8 @@ class _Scan:
         archives: list[Entry] = []
         chunks = list(_chunks(entries))
         jobs = ([entry.path for entry in chunk] for chunk in chunks)
-        for chunk, results in zip(chunks, self.pool.map(functools.partial(read_sources, self.root), jobs), strict=True):
+        read = functools.partial(read_sources, self.root)
+        for chunk, results in zip(chunks, self.pool.map(read, jobs, len(chunks)), strict=True):
             records = [Record(e.path, e.size, e.mtime_ns, [found]) for e, found in zip(chunk, results, strict=True)]
             files = [record for record in records if not _is_archive(record)]
             archives += [entry for entry, record in zip(chunk, records, strict=True) if _is_archive(record)]

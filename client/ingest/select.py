@@ -15,7 +15,7 @@ from client.ingest.geometry import Series
 from client.ingest.labels import Labels, series_ids
 from client.ingest.planes import PlanePlan, is_axial, plan_planes
 from client.ingest.records import Reason, Skip
-from common.study import Input, Study
+from common.study import Evaluation, Input, Study
 
 ONLY_SERIES = "only series"
 CRITERIA = ("ORIGINAL", "PRIMARY", "axial", "kernel", "thickness", "slices", "lot")
@@ -47,13 +47,16 @@ def split_fraction(split_seed: int, patient_id: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def is_held_out(split_seed: int, patient_id: str, holdout: float) -> bool:
-    """Whether a patient is kept out of training.
+def fold_of(split: Evaluation, patient_id: str) -> int:
+    """The part of the split that a patient is in, from 1; one part at a time is kept out of training.
 
-    The same at every site, in every run and however the cohort grows; ``holdout`` (between 0 and 1) is
-    the expected share.
+    ``folds`` parts of equal expected size, or without folds two: 1 of expected share ``holdout``, 2 the rest.
+    The same at every site, in every run and however the cohort grows.
     """
-    return split_fraction(split_seed, patient_id) < holdout
+    fraction = split_fraction(split.split_seed, patient_id)
+    if split.folds is None:
+        return 1 if fraction < split.holdout else 2
+    return min(int(fraction * split.folds), split.folds - 1) + 1
 
 
 def choose_series(series: list[Series], labels: Labels, study: Study) -> tuple[list[Chosen], list[Skip]]:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from client.ingest.attributes import share
-from client.ingest.records import Header, Reason
+from client.ingest.records import Header, Pixels, Reason
 
 MAXIMUM_SIDE = 4096
 """Most rows or columns that a slice may have; CT has up to 2048."""
@@ -97,7 +97,9 @@ def _is_one(found: list[float]) -> bool:
     return len(found) == 1 and math.isfinite(found[0])
 
 
-def make_header(common: Common, placement: Placement, making: Making, frame: int) -> Header:
+def make_header(
+    common: Common, placement: Placement, making: Making, frame: int, pixels: Pixels | None = None
+) -> Header:
     """The header of a slice whose ``placement`` has no fault; ``frame`` is 0 in a single-frame file."""
     x, y, z = placement.position
     a, b, c, d, e, f = placement.orientation
@@ -124,4 +126,5 @@ def make_header(common: Common, placement: Placement, making: Making, frame: int
         kernel=making.kernel,
         vendor=common.vendor,
         syntax=common.syntax,
+        pixels=pixels,
     )

@@ -47,11 +47,15 @@ class SourceError(Exception):
 
 
 class Stream(io.BufferedReader):
-    """A source that is open. ``size``: its bytes, None where only unpacking all of it would tell."""
+    """A source that is open. ``size``: its bytes, None where only unpacking all of it would tell.
 
-    def __init__(self, raw: _Unpacked | io.FileIO, size: int | None) -> None:
+    ``mtime_ns``: when a file was changed, None for what is unpacked.
+    """
+
+    def __init__(self, raw: _Unpacked | io.FileIO, size: int | None, mtime_ns: int | None = None) -> None:
         super().__init__(raw, _BLOCK)
         self.size = size
+        self.mtime_ns = mtime_ns
         self._unpacked = raw if isinstance(raw, _Unpacked) else None
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -112,7 +116,8 @@ def _open_packed(root: Path, source: str) -> contextlib.AbstractContextManager[S
         if found is None:
             raise
         return _open_member(*found)
-    return Stream(file, os.fstat(file.fileno()).st_size)
+    status = os.fstat(file.fileno())
+    return Stream(file, status.st_size, status.st_mtime_ns)
 
 
 def _split(root: Path, source: str) -> tuple[Path, str] | None:

@@ -26,14 +26,12 @@ from pydicom.uid import UID, RLELossless
 from client.ingest.geometry import Series
 from client.ingest.labels import Labels
 from client.ingest.records import Annotation, Reason, Skip
+from client.ingest.slices import MAXIMUM_SIDE, MAXIMUM_VOXELS
 from client.ingest.sources import SourceError, open_source
 from common.study import Task
 
 MAXIMUM_BYTES = 2**28
 """Largest structure set or segmentation that is read."""
-MAXIMUM_SIDE = 4096
-MAXIMUM_VOXELS = 2**30
-"""Largest segmentation, frames x rows x columns."""
 PARALLEL = 0.999
 """Least cosine between the normal of a segmentation's planes and that of the slices (2.6 degrees)."""
 ROUNDING_MM = 0.001
@@ -123,8 +121,7 @@ def join(drawn: Drawn, series: Series) -> tuple[dict[str, bool], int] | None:
 
     None if the planes are not parallel to the slices, or there is no position that meets a slice.
     """
-    orientation = np.array(series.headers[0].orientation)
-    normal = np.cross(orientation[:3], orientation[3:])
+    normal = series.normal
     places = np.array([header.position for header in series.headers]) @ normal
     gaps = np.abs(np.diff(places))
     reach = np.maximum(np.append(gaps, gaps[-1]), np.append(gaps[0], gaps)) / 2 + ROUNDING_MM

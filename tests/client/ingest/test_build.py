@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from unittest import mock
 
 import numpy as np
 import pydicom
@@ -15,8 +16,9 @@ import pytest
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless
 
-from client.ingest import build, ingest, open_cohort, scan
+from client.ingest import build, headers, ingest, open_cohort, scan
 from client.ingest.headers import read_sources
+from client.ingest.pool import Workers
 from client.ingest.records import Reason
 from client.keys import load_or_make_key
 from common.errors import DataError, SiteError, StorageError
@@ -270,6 +272,14 @@ def test_each_thing_that_is_missing_has_its_own_line(folder, site, make_study, t
     assert "holds no readable file" in refused(site, study)
 
 
+@pytest.mark.parametrize("content", ["", "patient_id\nP0\n", "patient_id,label\nP0,maybe\n"])
+def test_a_table_that_cant_be_used_is_told_before_any_file_is_read(site, folder, make_study, monkeypatch, content):
+    monkeypatch.setattr(build, "scan", None)
+    (site.folder.parent / "labels.csv").write_text(content)
+    with pytest.raises(DataError, match="label table"):
+        ingest(site, make_study())
+
+
 def test_a_failed_ingest_leaves_the_former_cohort(folder, site, make_study, tmp_path):
     study = make_study()
     ingest(site, study)
@@ -307,13 +317,13 @@ def test_killed_at_any_moment_there_is_a_whole_cohort_or_none(folder, site, make
     study = make_study()
     load_or_make_key(site.key_file)  # its flush is not the moment that is meant
     code = (
-        "import sys, time, pathlib, importlib\n"
+        "import os, sys, time, pathlib, importlib\n"
         "from client.site import Site, SiteConfig\n"
         "from client.ingest import ingest\n"
         "from common.study import study_from_json\n"
         f"name, attribute = {moment!r}.rsplit('.', 1)\n"
         "def wait(*args):\n"
-        "    print('here', flush=True)\n"
+        "    os.write(1, b'here\\n')  # whole at once: two threads may both come here\n"
         "    time.sleep(60)\n"
         "setattr(importlib.import_module(name), attribute, wait)\n"
         "config = SiteConfig.model_validate_json(sys.argv[2])\n"
@@ -333,13 +343,19 @@ def test_killed_at_any_moment_there_is_a_whole_cohort_or_none(folder, site, make
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_same_cohort_as_one(folder, site, make_study, monkeypatch):
+@pytest.mark.parametrize("how", ["threads", "processes"])
+def test_two_workers_make_the_same_cohort_as_one(folder, site, make_study, monkeypatch, how):
     study = make_study()
+    if how == "processes":
+        monkeypatch.setattr(headers, "locate", lambda *_: None)
+        monkeypatch.setattr(build, "_MANY_SLICES", 1)
     ingest(site, study, workers=1)
     cohort = open_cohort(site, study).folder
     first = content(cohort)
     shutil.rmtree(cohort)
-    monkeypatch.setattr(build, "_MANY_FILES", 1)
-    report = ingest(site, study, workers=2)
+    name = "map_threads" if how == "threads" else "map_apart"
+    with mock.patch.object(Workers, name, autospec=True, side_effect=getattr(Workers, name)) as used:
+        report = ingest(site, study, workers=2)
+    assert used.called
     assert report.patients == 6
     assert content(cohort) == first

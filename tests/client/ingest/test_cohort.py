@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from client.ingest import open_cohort
-from client.ingest.cohort import cohort_digest_of, cohort_settings, open_folder, reusable_cohort
+from client.ingest.cohort import open_folder, reusable_cohort
 from client.keys import ENVIRONMENT, load_key
 from common.errors import DataError, SiteError
+from common.study import cohort_digest_of
 
 WINDOWS = [{"low": -1000, "high": 1000}, {"low": -100, "high": 100}]
 
@@ -37,6 +38,20 @@ def test_every_example_belongs_to_one_patient_on_one_side_of_the_split(opened):
         assert len(set(opened.examples["patient"][group])) == 1
         assert len(group) == 4
     assert (opened.patients["label"] == 1).sum() == 4
+
+
+def test_one_cohort_serves_all_folds_and_each_patient_is_held_out_once(site, study, write_cohort):
+    written = write_cohort(site, study.of_fold(1, 4))
+    tested = []
+    for fold in range(1, 5):
+        cohort = open_cohort(site, study.of_fold(fold, 4))
+        assert cohort.folder == written
+        training, held_out = cohort.training_patients(), cohort.holdout_patients()
+        assert sorted(np.concatenate(training + held_out)) == list(range(48))
+        tested += [int(cohort.examples["patient"][group[0]]) for group in held_out]
+    assert sorted(tested) == list(range(12))
+    with pytest.raises(DataError, match="has no cohort"):
+        open_cohort(site, study.of_fold(1, 5))
 
 
 def test_pixels_are_window_major_with_lower_centre_and_upper_plane(opened):
@@ -153,10 +168,10 @@ def test_a_cohort_is_reused_only_for_the_same_files_and_encryption(site, study, 
 
 def test_the_manifest_says_what_made_the_cohort(opened, study):
     manifest = opened.manifest
-    assert (manifest["format"], manifest["planes"], manifest["source"]) == (2, 48, "source")
+    assert (manifest["format"], manifest["planes"], manifest["source"]) == (3, 48, "source")
     assert manifest["cohort_digest"] == study.cohort_digest == cohort_digest_of(manifest["settings"])
     assert manifest["study_digest"] == study.digest
-    assert manifest["settings"] == cohort_settings(study)
+    assert manifest["settings"] == study.cohort_settings
     assert manifest["settings"]["input"]["spacing_mm"] == 1.0
     assert manifest["code_version"]
 

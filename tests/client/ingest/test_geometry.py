@@ -79,6 +79,7 @@ def test_any_orientation_tilt_and_file_order_gives_the_true_affine(stack, angles
     ("positions", "expected", "detail"),
     [
         (along_z([0, 1]), Reason.TOO_FEW_SLICES, "2 slices"),
+        (along_z([0]), Reason.TOO_FEW_SLICES, "1 slice"),
         (along_z([0, 1, 1, 2]), Reason.DUPLICATE_POSITION, "1 of 4 slices"),
         (along_z([0, 1, 1.005, 2]), Reason.DUPLICATE_POSITION, "1 of 4 slices"),
         (along_z([0, 1, 2, 5, 6, 7]), Reason.UNEVEN_SPACING, "steps 1.0-3.0 mm"),

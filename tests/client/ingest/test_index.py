@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from client.ingest import index as index_module
 from client.ingest.index import Record, ScanIndex, Standing
-from client.ingest.records import Annotation, Header, Reason, Skip
+from client.ingest.records import Annotation, Header, Pixels, Reason, Skip
 from client.keys import SiteKey
 from common.errors import StorageError
 
@@ -35,8 +35,15 @@ HEADER = Header(
     kernel="PLANTED-KERNEL",
     vendor="PLANTED-VENDOR",
     syntax="1.2.840.10008.1.2.1",
+    pixels=Pixels(1234, 525_522, 1_700_000_000_123_456_789, "<u2", 12, 11, 1.0, -1024.1, (-2000, -1000)),
 )
-FOUND = [HEADER, Annotation("planted/seg", "PLANTED-ID", "seg"), Skip("planted/x", Reason.NOT_CT, "MR Image Storage")]
+BARE = dataclasses.replace(HEADER, path="bare", pixels=None)
+FOUND = [
+    HEADER,
+    BARE,
+    Annotation("planted/seg", "PLANTED-ID", "seg"),
+    Skip("planted/x", Reason.NOT_CT, "MR Image Storage"),
+]
 MTIME = 1_700_000_000_123_456_789
 
 
@@ -125,7 +132,7 @@ def test_another_key_or_folder_or_version_begins_anew(opened, monkeypatch):
     with opened(root="elsewhere") as index:
         assert index.look_up("a", 1000, MTIME) == (Standing.NEW, None)
     fill()
-    monkeypatch.setattr(index_module, "FORMAT", 2)
+    monkeypatch.setattr(index_module, "FORMAT", index_module.FORMAT + 1)
     with opened() as index:
         assert index.look_up("a", 1000, MTIME) == (Standing.NEW, None)
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from client.ingest.geometry import Series, build_series
-from client.ingest.planes import Aligned, Lattice, _sampled, apply_window, plan_planes, render, slices_needed
+from client.ingest.headers import read_source
+from client.ingest.planes import Aligned, Lattice, apply_window, plan_planes, sample, slices_needed, windowed
 from client.ingest.records import Header
-from client.ingest.scan import read_source
-from client.ingest.volume import AIR_HU, read_volume
+from client.ingest.volume import AIR_HU, Slice, read_volume
 from common.study import Input, Window
 
 WIDE = Window(low=-1000, high=1000)
@@ -59,8 +59,15 @@ def ingested(folder) -> tuple[Series, np.ndarray]:
     (series,), skips = build_series(headers)
     assert not skips
     _, rows, columns = series.shape
-    slices = [(header.path, header.frame) for header in series.headers]
+    slices = [Slice(header.path, header.frame) for header in series.headers]
     return series, read_volume(folder, slices, rows, columns).hounsfield
+
+
+def render(volume, lattice, plan, wanted):
+    """As ingest does it, from a whole volume."""
+    aligned = Aligned.of(lattice, plan)
+    planes = sample(volume, lattice, plan) if aligned is None else aligned.sampled(volume[:, *aligned.part])
+    return windowed(planes, plan, wanted)
 
 
 def drawn(series, volume, plan, *windows, **changes) -> np.ndarray:
@@ -364,7 +371,7 @@ def test_sampling_axis_by_axis_gives_what_sampling_in_space_gives(turn, view, sl
     lattice = Lattice.of(series)
     aligned = Aligned.of(lattice, plan)
     assert aligned is not None
-    for fast, plain in zip(aligned.sampled(volume), _sampled(volume, lattice, plan), strict=True):
+    for fast, plain in zip(aligned.sampled(volume[:, *aligned.part]), sample(volume, lattice, plan), strict=True):
         np.testing.assert_allclose(fast, plain, atol=0.5)
 
 

@@ -21,9 +21,10 @@ from pydicom.sequence import Sequence
 
 from client.ingest.report_page import REPORT_HTML
 from client.participation import participate
+from client.received import Received
 from client.site import DataSettings, PolicySettings, SiteConfig, create_site
 from common.messages import Request
-from common.models.weights import initial_model, to_vector
+from common.models.weights import initial_model
 
 TEXTS = {
     "PatientName": "Plantedova^Quirina",
@@ -162,7 +163,7 @@ def test_nothing_of_a_patient_is_in_what_is_stored_printed_or_sent(
     folder = tmp_path / "hospital"
     policy = PolicySettings(max_epsilon=100.0, max_delta=1e-3, evaluation="exact")
     data = DataSettings(dicom=str(root), labels=str(table), encrypt=encrypt)
-    site = create_site(folder, SiteConfig(name="hospital", data=data, policy=policy))
+    site = create_site(folder, SiteConfig(name="hospital", simulated=True, data=data, policy=policy))
     common = ["--site", str(folder), "--study", str(tmp_path / "study.toml")]
     printed = [
         run("ingest", *common),
@@ -174,7 +175,7 @@ def test_nothing_of_a_patient_is_in_what_is_stored_printed_or_sent(
     assert search(b"".join(printed).replace(str(tmp_path / "page.html").encode(), b""), planted) == []
     assert search(page, planted) == []
     site.approve(study)
-    weights = to_vector(initial_model(study, 0))
+    weights = Received.whole(initial_model(study, 0), study)
     for training in (True, False):
         request = Request(study=study.canonical_json(), round=1, seed=0)
         answer = participate(site, study, request, weights, training=training)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.ingest.advice import ADVICE
-from client.ingest.cohort import EXAMPLE, PATIENT
+from client.ingest.cohort import EXAMPLE
 from client.ingest.records import EXPLANATIONS, Reason, Skip
 from client.ingest.report import (
     ClassCount,
@@ -118,11 +118,10 @@ def test_every_reason_is_explained_and_advice_is_for_reasons():
 
 
 def test_classes_are_counted_in_examples_and_patients():
-    patients = np.zeros(3, PATIENT)
-    patients["holdout"] = [True, False, True]
+    held_out = np.array([True, False, True])
     examples = np.zeros(5, EXAMPLE)
     examples["patient"], examples["label"] = [0, 0, 1, 1, 2], [0, 0, 0, 1, 1]
-    counts = class_counts(examples, patients, ("a", "b", "c"))
+    counts = class_counts(examples, held_out, ("a", "b", "c"))
     assert counts == {"a": ClassCount(3, 2, 1), "b": ClassCount(2, 2, 1), "c": ClassCount(0, 0, 0)}
 
 

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 from client.ingest import headers
+from client.ingest import pool as pool_module
 from client.ingest import scan as scan_module
+from client.ingest.headers import read_source
 from client.ingest.index import ScanIndex
 from client.ingest.pool import Workers, start_workers
 from client.ingest.records import Header, Reason, Skip
-from client.ingest.scan import Changes, Scanned, fingerprint, read_source, scan, walk
+from client.ingest.scan import Changes, Scanned, fingerprint, scan, walk
 from client.keys import SiteKey
 
 KEY = SiteKey.from_secret(bytes(range(32)))
-ALONE = Workers(None, 1)
+ALONE = Workers(1)
 
 
 def no_progress(done: int, total: int) -> None:
@@ -218,7 +220,8 @@ def test_what_hangs_on_the_machine_is_not_kept(tmp_path, write_series, rescan, m
 
 
 @pytest.mark.slow
-def test_processes_find_what_one_process_finds(tmp_path, write_series, rescan):
+def test_processes_find_what_one_process_finds(tmp_path, write_series, rescan, monkeypatch):
+    monkeypatch.setattr(pool_module, "_START_SECONDS", 0)
     root = tmp_path / "dicom"
     write_series(root / "p", np.zeros((150, 4, 4)))
     archive_of(root / "p", "export", copies=2)

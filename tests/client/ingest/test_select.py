@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from client.ingest.geometry import Series
 from client.ingest.labels import Labels
 from client.ingest.records import Reason
-from client.ingest.select import ONLY_SERIES, Chosen, choose_series, is_held_out, split_fraction
+from client.ingest.select import ONLY_SERIES, Chosen, choose_series, fold_of, split_fraction
+from common.study import Evaluation
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +123,25 @@ def test_slice_labels_make_examples_of_labelled_slices_only(make_study, series):
 def test_a_patient_once_held_out_stays_so_when_the_share_grows(seed, patient, holdout, more):
     # The rule, written out: anyone may compute it, and nothing but seed and patient enters.
     fraction = int(hashlib.sha256(f"{seed}:{patient}".encode("utf-8", "surrogatepass")).hexdigest()[:16], 16) / 2**64
-    assert is_held_out(seed, patient, holdout) == (fraction < holdout)
-    if is_held_out(seed, patient, holdout):
-        assert is_held_out(seed, patient, min(0.999, holdout + more))
+    fold = fold_of(Evaluation(holdout=holdout, split_seed=seed), patient)
+    assert fold == (1 if fraction < holdout else 2)
+    if fold == 1:
+        assert fold_of(Evaluation(holdout=min(0.999, holdout + more), split_seed=seed), patient) == 1
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**31), patient=st.text(), folds=st.integers(2, 20), fold=st.integers(1, 20))
+def test_the_fold_of_a_patient_follows_from_seed_and_patient_whichever_fold_is_studied(seed, patient, folds, fold):
+    fraction = int(hashlib.sha256(f"{seed}:{patient}".encode("utf-8", "surrogatepass")).hexdigest()[:16], 16) / 2**64
+    found = fold_of(Evaluation(folds=folds, fold=min(fold, folds), split_seed=seed), patient)
+    assert found == min(folds, 1 + int(fraction * folds))
+
+
+def test_every_patient_is_in_one_fold_and_folds_are_about_equal():
+    folds = np.array([fold_of(Evaluation(folds=5, fold=1), f"patient-{i}") for i in range(4000)])
+    sizes = np.bincount(folds, minlength=6)
+    assert sizes[0] == 0
+    assert np.all(np.abs(sizes[1:] - 800) < 4 * np.sqrt(4000 * 0.2 * 0.8))
 
 
 def test_the_share_held_out_is_the_one_asked_for():
@@ -143,7 +160,7 @@ def test_the_split_does_not_depend_on_who_else_is_there(make_study, series, name
     def held_out(patients):
         pool = [series(patient=name, uid=name) for name in patients]
         chosen, _ = choose_series(pool, Labels(dict.fromkeys(names, 0)), study)
-        return [one.series.patient_id for one in chosen if is_held_out(0, one.series.patient_id, 0.3)]
+        return [one.series.patient_id for one in chosen if fold_of(study.evaluation, one.series.patient_id) == 1]
 
     everyone = held_out(sorted(names))
     assert held_out(sorted(some, reverse=True)) == [name for name in everyone if name in some]

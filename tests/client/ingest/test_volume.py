@@ -17,7 +17,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 
 from client.ingest.plausibility import BINS, count_hu
-from client.ingest.volume import AIR_HU, HIGHEST_HU, PixelsUnreadable, read_volume
+from client.ingest.volume import AIR_HU, HIGHEST_HU, PixelsUnreadable, Slice, read_volume
 
 RAMP = np.linspace(-900, 900, 3 * 8 * 10).round().reshape(3, 8, 10)
 LOSSY_HU = 40
@@ -26,7 +26,7 @@ LOSSY_HU = 40
 def read(folder, rows=8, columns=10):
     """The slices of ``folder`` in the order of their positions."""
     paths = sorted(folder.iterdir(), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])
-    return read_volume(folder, [(path.name, 0) for path in paths], rows, columns).hounsfield
+    return read_volume(folder, [Slice(path.name) for path in paths], rows, columns).hounsfield
 
 
 def test_hounsfield_units_come_back_as_written(tmp_path, write_series):
@@ -38,7 +38,7 @@ def test_hounsfield_units_come_back_as_written(tmp_path, write_series):
 
 def test_the_histogram_counts_what_was_measured(tmp_path, write_series):
     write_series(tmp_path, RAMP)
-    slices = [(path.name, 0) for path in tmp_path.iterdir()]
+    slices = [Slice(path.name) for path in tmp_path.iterdir()]
     histogram = read_volume(tmp_path, slices, 8, 10).histogram
     assert histogram.shape == (BINS,)
     np.testing.assert_array_equal(histogram, count_hu(RAMP))
@@ -204,7 +204,7 @@ def test_a_code_stream_of_another_size_is_refused_before_memory_is_taken(tmp_pat
     big = encode(np.full((3000, 3000), 7, dtype=np.uint16))
 
     write_series(tmp_path, RAMP, each=lambda _, dataset: _encapsulated(dataset, [big], syntax, bits))
-    slices = [(path.name, 0) for path in tmp_path.iterdir()]
+    slices = [Slice(path.name) for path in tmp_path.iterdir()]
     with pytest.raises(PixelsUnreadable), memory_peak(4 * len(big) + 2_000_000):
         read_volume(tmp_path, slices, 8, 10)
 
@@ -241,10 +241,10 @@ def test_frames_are_found_by_number_with_the_scale_of_each(tmp_path, write_serie
 
     write_series(tmp_path, RAMP[:1], each=enhance)
     name = next(tmp_path.iterdir()).name
-    volume = read_volume(tmp_path, [(name, 5), (name, 2), (name, 4)], 8, 10).hounsfield
+    volume = read_volume(tmp_path, [Slice(name, 5), Slice(name, 2), Slice(name, 4)], 8, 10).hounsfield
     np.testing.assert_array_equal(volume, [frames[4] - 50, frames[1] - 50, frames[3] * 2 + 10])
     with pytest.raises(PixelsUnreadable):
-        read_volume(tmp_path, [(name, 6)], 8, 10)
+        read_volume(tmp_path, [Slice(name, 6)], 8, 10)
 
 
 def test_compressed_frames_are_decoded_one_by_one(tmp_path, write_series):
@@ -256,7 +256,7 @@ def test_compressed_frames_are_decoded_one_by_one(tmp_path, write_series):
 
     write_series(tmp_path, RAMP[:1], each=compress)
     name = next(tmp_path.iterdir()).name
-    volume = read_volume(tmp_path, [(name, 3), (name, 1)], 8, 10).hounsfield
+    volume = read_volume(tmp_path, [Slice(name, 3), Slice(name, 1)], 8, 10).hounsfield
     np.testing.assert_array_equal(volume, frames[[2, 0]].astype(int) - 1024)
 
 
@@ -274,7 +274,7 @@ def test_padding_becomes_air_however_its_sign_is_written(tmp_path, write_series,
         dataset.PixelData = pixels.astype("<i2" if sign else "<u2").tobytes()
 
     write_series(tmp_path, RAMP, each=pad)
-    slices = [(path.name, 0) for path in tmp_path.iterdir()]
+    slices = [Slice(path.name) for path in tmp_path.iterdir()]
     volume = read_volume(tmp_path, slices, 8, 10)
     assert (volume.hounsfield[:, 0, 0] == AIR_HU).all()
     assert (volume.hounsfield[:, 1:] == 0).all()
@@ -303,7 +303,7 @@ def test_values_outside_the_range_of_ct_are_clipped(tmp_path, write_series):
 def test_a_slice_that_cant_be_decoded_refuses_the_volume(tmp_path, write_series, damage):
     write_series(tmp_path, RAMP)
     path = min(tmp_path.iterdir())
-    slices = sorted((found.name, 0) for found in tmp_path.iterdir())
+    slices = [Slice(found.name) for found in sorted(tmp_path.iterdir())]
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-30])
     elif damage == "no pixels":
@@ -341,5 +341,5 @@ def test_a_data_set_without_file_meta_is_decoded(tmp_path, write_series):
     def height(path):
         return pydicom.dcmread(path, force=True).ImagePositionPatient[2]
 
-    slices = [(path.name, 0) for path in sorted(tmp_path.iterdir(), key=height)]
+    slices = [Slice(path.name) for path in sorted(tmp_path.iterdir(), key=height)]
     np.testing.assert_array_equal(read_volume(tmp_path, slices, 8, 10).hounsfield, RAMP)
