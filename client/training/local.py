@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,19 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.training.dp_step import PrivateStepper
+from client.training.drift import correct
+from client.training.features import Features, head_alone
 from client.training.randomness import Keystream
 from client.training.sampler import fixed_draw, poisson_draw
 from client.training.views import Examples, Views
+from common.models import parts
+from common.models.parts import Vector
+from common.models.resnet import HEAD
 from common.privacy.plan import PrivacyPlan
 from common.study import Study
-
-
-def learning_rate(study: Study, round_: int) -> float:
-    """The learning rate of a round (from 1): constant, or half a cosine over the rounds."""
-    base = study.training.learning_rate
-    if study.training.schedule == "constant":
-        return base
-    return base * 0.5 * (1 + math.cos(math.pi * (round_ - 1) / study.federation.rounds))
 
 
 def train_round(
@@ -36,30 +32,34 @@ def train_round(
     *,
     round_: int,
     seed: int,
+    correction: Vector | None = None,
     steps: int | None = None,
     after_step: Callable[[], None] | None = None,
 ) -> None:
     """Train ``model`` in place for one round with a fresh optimizer.
 
     ``patients``: example indices of each training patient. ``seed`` fixes draws, views and
-    augmentation without privacy; with ``plan`` nothing of the round depends on it. ``steps`` defaults
-    to the study's local steps. Raises ValueError when there are no patients.
+    augmentation without privacy; with ``plan`` nothing of the round depends on it. ``correction``: SCAFFOLD's, for
+    the shared weights. ``steps`` defaults to the study's local steps. Raises ValueError when there are no patients.
     """
     if not patients:
         raise ValueError("no training patients")
     model.train()
     stream = Keystream.seeded(seed, round_) if plan is None else Keystream.secret()
-    views, draws = Views(examples, study, stream.child(b"views")), stream.child(b"draws")
+    features = Features(model, examples) if head_alone(model, study) else None
+    trained = model if features is None else model.get_submodule(HEAD.rstrip("."))
+    views, draws = Views(examples, study, stream.child(b"views"), features), stream.child(b"draws")
     optimizer = make_optimizer(model, study, round_)
+    correct(optimizer, parts.shared(model, study), study.federation.proximal_mu or 0.0, correction)
     count = study.training.local_steps if steps is None else steps
     if plan is None:
         for _ in range(count):
             chosen = fixed_draw(len(patients), study.training.batch_patients, draws)
-            _plain_step(model, optimizer, views.batch([patients[i] for i in chosen]))
+            _plain_step(trained, optimizer, views.batch([patients[i] for i in chosen]))
             if after_step:
                 after_step()
         return
-    stepper = PrivateStepper(model, optimizer, plan, study.training.views_per_patient, views.batch)
+    stepper = PrivateStepper(trained, optimizer, plan, study.training.views_per_patient, views.batch)
     try:
         for _ in range(count):
             stepper.step([patients[i] for i in poisson_draw(len(patients), plan.sampling_rate, draws)])
@@ -73,7 +73,7 @@ def make_optimizer(model: nn.Module, study: Study, round_: int) -> torch.optim.O
     """A fresh optimizer over the trainable parameters."""
     training = study.training
     trainable = [p for p in model.parameters() if p.requires_grad]
-    rate = learning_rate(study, round_)
+    rate = study.learning_rate(round_)
     if training.optimizer == "adamw":
         return torch.optim.AdamW(trainable, lr=rate, weight_decay=training.weight_decay, fused=True)
     return torch.optim.SGD(trainable, lr=rate, momentum=training.momentum, weight_decay=training.weight_decay)

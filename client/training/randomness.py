@@ -36,7 +36,7 @@ from torch import Tensor
 KEY_BYTES = 32
 _GRID = 2.0**-10  # grid of noised sums, relative to the power of two below their noise
 _BLOCK = 1 << 16  # numbers at once, so that what they are made of stays in a core's cache
-_ZEROS = memoryview(bytes(1 << 19))
+_ZEROS = memoryview(bytes(1 << 14))
 _POSITIVE = np.uint64((1 << 63) - 1)
 _OWN = threading.local()
 _NEARLY_ZERO = np.uint64(1 << 32)
@@ -100,7 +100,8 @@ class _Normals:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._words = np.empty(_BLOCK, dtype=np.uint64)
-        self._radius = torch.empty(_BLOCK // 2, dtype=torch.float64, device=device)
+        self._integers = torch.from_numpy(self._words.view(np.int64))
+        self._floats = torch.from_numpy(self._words.view(np.float64)) if device.type == "cpu" else None
         self._numbers = torch.empty(_BLOCK, dtype=torch.float64, device=device)
 
     def next(self, stream: Keystream, count: int, std: float) -> Tensor:
@@ -111,17 +112,25 @@ class _Normals:
         bits = words[:pairs]
         bits &= _POSITIVE
         rare = np.flatnonzero(bits < _NEARLY_ZERO) if pairs and bits.min() < _NEARLY_ZERO else None
-        signed = torch.from_numpy(words.view(np.int64))
-        radius, cosine, sine = self._radius[:pairs], self._numbers[:pairs], self._numbers[pairs : 2 * pairs]
-        radius.copy_(signed[:pairs]).add_(0.5)
         if rare is not None:
-            lower = stream.uniform(len(rare)) + 2.0**-54
-            radius[torch.from_numpy(rare)] = torch.from_numpy(bits[rare] + lower).to(radius.device)
+            lower = torch.from_numpy(bits[rare] + (stream.uniform(len(rare)) + 2.0**-54)).to(self.device)
+        floats = self._as_floats(2 * pairs)
+        radius, angle = floats[:pairs], floats[pairs:]
+        radius.add_(0.5)
+        if rare is not None:
+            radius[torch.from_numpy(rare).to(self.device)] = lower
         radius.mul_(2.0**-63).log_().mul_(-2 * std * std).sqrt_()
-        sine.copy_(signed[pairs:]).mul_(math.pi * 2.0**-63)
-        torch.cos(sine, out=cosine).mul_(radius)
-        sine.sin_().mul_(radius)
+        angle.mul_(math.pi * 2.0**-63)
+        cosine, sine = self._numbers[:pairs], self._numbers[pairs : 2 * pairs]
+        torch.cos(angle, out=cosine).mul_(radius)
+        torch.sin(angle, out=sine).mul_(radius)
         return self._numbers[:count]
+
+    def _as_floats(self, count: int) -> Tensor:
+        """The words as float64; on a CPU in their own memory, so that a block fits into a core's cache."""
+        if self._floats is None:
+            return self._integers[:count].to(self.device, torch.float64)
+        return self._floats[:count].copy_(self._integers[:count])
 
 
 def add_noise(total: Tensor, std: float, stream: Keystream) -> Tensor:

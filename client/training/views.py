@@ -10,7 +10,7 @@ known secret the sum could move by any number of clips.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.training.randomness import Keystream
+from common.models.resnet import INPUT_MEAN, INPUT_SCALE
 from common.study import NEIGHBOURS, Study
 
-# Public constants: no mean or deviation is taken from private data.
-MEAN, SCALE = 0.5, 0.25
 ROTATION_DEG, SHIFT, ZOOM, GAIN, OFFSET = 8.0, 0.08, 0.10, 0.10, 0.05
 DRAWS = 7  # uniform numbers that vary one example: angle, zoom, two shifts, gain, offset, mirror
 
@@ -39,15 +38,22 @@ class Examples(Protocol):
         """uint8 [n, channels, size, size] of these examples."""
 
 
-class Views:
-    """The views of patients during one round, fresh ones each time that a patient is drawn."""
+Inputs = Callable[[NDArray[np.intp]], Tensor]
 
-    def __init__(self, examples: Examples, study: Study, stream: Keystream) -> None:
+
+class Views:
+    """The views of patients during one round, fresh ones each time that a patient is drawn.
+
+    ``inputs``: what the trained network takes of some examples, by default their pixels.
+    """
+
+    def __init__(self, examples: Examples, study: Study, stream: Keystream, inputs: Inputs | None = None) -> None:
         self._examples, self._study, self._stream = examples, study, stream
+        self._inputs = inputs or (lambda indices: to_input(examples.pixels(indices)))
         self._streams: dict[int, Keystream] = {}  # by first example
 
     def batch(self, drawn: Sequence[NDArray[np.intp]]) -> tuple[Tensor, Tensor]:
-        """Inputs [n * K, channels, size, size] and labels [n * K] of n patients (their example indices).
+        """Inputs [n * K, ...] and labels [n * K] of n patients (their example indices).
 
         K is the study's ``views_per_patient``; the views of a patient stand together. They are distinct
         while the patient has K examples, so that every patient counts the same.
@@ -60,7 +66,7 @@ class Views:
             chosen.append(draw_views(patient, count, stream))
             draws.append(stream.uniform(count * DRAWS).reshape(count, DRAWS))
         indices = np.concatenate(chosen)
-        inputs = to_input(self._examples.pixels(indices))
+        inputs = self._inputs(indices)
         if training.augment:
             inputs = augment(inputs, self._study.input.view, np.concatenate(draws))
         return inputs, torch.from_numpy(self._examples.labels[indices])
@@ -81,7 +87,7 @@ def draw_views(patient: NDArray[np.intp], views: int, stream: Keystream) -> NDAr
 
 def to_input(pixels: NDArray[np.uint8]) -> Tensor:
     """uint8 [n, channels, size, size] to float32, centred with public constants."""
-    return (torch.from_numpy(pixels).float() / 255.0 - MEAN) / SCALE
+    return (torch.from_numpy(pixels).float() / 255.0 - INPUT_MEAN) / INPUT_SCALE
 
 
 def augment(batch: Tensor, view: str, draws: NDArray[np.float64]) -> Tensor:
@@ -101,7 +107,7 @@ def augment(batch: Tensor, view: str, draws: NDArray[np.float64]) -> Tensor:
     theta = torch.stack([torch.stack([cos, -sin, across], 1), torch.stack([sin, cos, down], 1)], 1)
     grid = F.affine_grid(theta, list(batch.shape), align_corners=False)
     moved = F.grid_sample(batch, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    gain, offset = 1 + spread[4] * GAIN, spread[5] * OFFSET / SCALE
+    gain, offset = 1 + spread[4] * GAIN, spread[5] * OFFSET / INPUT_SCALE
     moved = moved * gain.view(n, 1, 1, 1) + offset.view(n, 1, 1, 1)
     return torch.where((spread[6] < 0).view(n, 1, 1, 1), _mirrored(moved, view), moved)
 

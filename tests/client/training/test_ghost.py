@@ -109,7 +109,7 @@ def test_small_and_large_planes_agree_with_opacus_hooks(monkeypatch, plane, gram
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trainable", ["all", "norm+head", "head"])
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize("name", ["plain18", "resnet18", "resnet34", "resnet50"])
 @pytest.mark.parametrize("views", [1, 3])
 def test_every_resnet_agrees_with_opacus_hooks_in_float32(study_of, name, views, trainable):
     model = initial_model(study_of(model={"name": name, "trainable": trainable}), 0)

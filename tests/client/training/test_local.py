@@ -5,7 +5,7 @@ import pytest
 
 from client.training import local
 from client.training.evaluate import evaluate
-from client.training.local import learning_rate, train_round
+from client.training.local import train_round
 from client.training.randomness import KEY_BYTES, Keystream
 from client.training.views import Views
 from common.metrics import accuracy
@@ -86,11 +86,11 @@ def test_frozen_weights_do_not_move(study_of, examples):
 
 def test_the_cosine_falls_from_the_rate_towards_zero(study_of):
     study = study_of(training={"schedule": "cosine"}, federation={"rounds": 10})
-    rates = [learning_rate(study, r) for r in range(1, 11)]
+    rates = [study.learning_rate(r) for r in range(1, 11)]
     assert rates[0] == 0.05
     assert rates == sorted(rates, reverse=True)
     assert 0 < rates[-1] < 0.003
-    assert learning_rate(study_of(), 2) == 0.05
+    assert study_of().learning_rate(2) == 0.05
 
 
 def test_a_site_without_training_patients_is_named(study_of, examples):
