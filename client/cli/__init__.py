@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import typer
-
-from client.cli import ledger
+from client.cli import ledger, model, study
 from client.cli.cohort import cohort
+from client.cli.doctor import doctor
+from client.cli.explain import explain
 from client.cli.ingest import ingest
-from common.console import run_cli
+from client.cli.join import join
+from client.cli.predict import predict
+from client.cli.serve import serve
+from client.cli.systemd import systemd
+from common.console import command_line, run_cli
 
-app = typer.Typer(
-    help="One hospital: its data, its policy, its privacy budget.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = command_line("One hospital: its data, its policy, its privacy budget.")
+app.command()(join)
 app.command()(ingest)
+app.command()(serve)
+app.command()(predict)
+app.command()(explain)
+app.command()(doctor)
+app.command()(systemd)
 app.add_typer(cohort, name="cohort")
+app.add_typer(study.app, name="study")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(model.app, name="model")
 
 
 def main() -> None:

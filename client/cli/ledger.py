@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from common.console import out, say
+from common.console import out, print_json, say
 from common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def show(site: SiteOption, as_json: JsonOption = False) -> None:
     cohorts = spending(opened, entries)
     policy = opened.config.policy
     if as_json:
-        _print_json(
+        print_json(
             {
                 "site": opened.name,
                 "unit": _UNIT,
@@ -81,7 +80,7 @@ def verify(
         hashes = read_export(export)
         found |= {"export_rows": len(hashes), "head": hashes[-1] if hashes else None}
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     if "rows" in found:
         say(f"{found['site']}: {found['rows']} rows, the chain is intact" + _ending(found["head"]))
@@ -103,9 +102,9 @@ def forecast(
     answer = ask(opened, plan, book)
     if as_json:
         content = {"site": opened.name, "study": plan.name, "digest": plan.digest, "unit": _UNIT, "accountant": "PLD"}
-        _print_json({**content, **asdict(answer), "fits": answer.fits})
+        print_json({**content, **asdict(answer), "fits": answer.fits})
         return
-    for line in _forecast_lines(plan.name, answer):
+    for line in forecast_lines(plan.name, answer):
         say(line)
 
 
@@ -128,12 +127,11 @@ def export(
 
 def _open(folder: Path) -> tuple[Site, Ledger | None]:
     """The site and its ledger; None when there never was one. A ledger that is gone raises LedgerError."""
-    from client.ledger import Ledger
+    from client.budget import site_ledger
     from client.site import load_site
 
     site = load_site(folder)
-    never = not site.ledger_file.exists() and not site.ledger_file.with_suffix(".head").exists()
-    return site, None if never else Ledger(site.ledger_file)
+    return site, site_ledger(site)
 
 
 def _table(cohort: CohortSpending) -> Table:
@@ -144,7 +142,8 @@ def _table(cohort: CohortSpending) -> Table:
     return table
 
 
-def _forecast_lines(name: str, answer: Forecast) -> list[str]:
+def forecast_lines(name: str, answer: Forecast) -> list[str]:
+    """What a study would cost, in lines for a person."""
     plural = "s" if answer.evaluations != 1 else ""
     lines = [
         f"Study '{name}', {answer.rounds} rounds, cohort '{answer.cohort}', at delta {answer.delta:g} (per {_UNIT}; PLD):",
@@ -153,6 +152,12 @@ def _forecast_lines(name: str, answer: Forecast) -> list[str]:
         f"  spent before                    epsilon {answer.spent:.3f} of {answer.max_epsilon:g}",
         f"  spent after                     epsilon {answer.after:.3f} (cross-check by RDP {answer.after_rdp:.3f})",
     ]
+    if answer.folds > 1:
+        over = ", more than the budget" if answer.after_folds > answer.max_epsilon else ""
+        lines.append(f"  after all {answer.folds} folds".ljust(34) + f"epsilon {answer.after_folds:.3f}{over}")
+        lines.append(
+            "Each fold is a study of its own, approved and charged on its own; most patients train all but one."
+        )
     if answer.charges:
         lines.append(f"It was charged {answer.charges} times already; the figures add all its rounds once more.")
     if answer.rounds_left is None:
@@ -170,7 +175,3 @@ def _forecast_lines(name: str, answer: Forecast) -> list[str]:
 
 def _ending(head: str | None) -> str:
     return f" and ends in {head}" if head else ""
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    typer.echo(json.dumps(content, indent=2))

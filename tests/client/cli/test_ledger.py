@@ -116,6 +116,17 @@ def test_forecast_says_cost_room_and_approval(call, spent, study):
     assert Ledger(spent.ledger_file).verify() == 4
 
 
+def test_forecast_of_one_fold_says_what_all_of_them_cost(call, site, study):
+    alone = json.loads(call("forecast", study, "--site", site.folder, "--json")[1])
+    study.write_text(study.read_text() + "evaluation = { folds = 5, fold = 2 }\n")
+    code, shown, _ = call("forecast", study, "--site", site.folder)
+    told = json.loads(call("forecast", study, "--site", site.folder, "--json")[1])
+    assert code == 0
+    assert re.search(rf"after all 5 folds +epsilon {told['after_folds']:.3f}, more than the budget\n", shown)
+    assert "Each fold is a study of its own, approved and charged on its own" in shown
+    assert told["after_folds"] > told["after"] == alone["after"]
+
+
 def test_forecast_says_what_would_refuse_the_study(call, spent, study):
     study.write_text(STUDY.replace("epsilon = 4.0", "epsilon = 7.9"))
     shown = call("forecast", study, "--site", spent.folder)[1]
