@@ -11,17 +11,22 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.audit_log import AuditLog
 from client.participation import Answer, participate, readiness
+from client.received import Received
 from client.site import Site, load_site, load_sites
 from common import messages
 from common.errors import DataError, FedctError, PolicyRefusal, SiteError
 from common.messages import Hello, Reply, Request
-from common.models.weights import Vector
+from common.models import parts
+from common.models.parts import Vector
+from common.models.resnet import build_model
+from common.study import Study
 from common.version import VERSION
+from common.wire import Wire, unpack
 
 SITES_VARIABLE = "FEDCT_SITES"  # simulation: the folder of all site folders
 
@@ -34,7 +39,8 @@ def hello(message: Message, context: Context) -> Message:
     site, code = None, ""
     try:
         site = _site(context)
-        readiness(site, _request(message).parse_study())
+        request = _request(message)
+        readiness(site, request.parse_study(), request.round)
     except Exception as error:
         code = _record(site, "not-ready", error)
     answer = Hello(site=_name(site), release=VERSION, ready=not code, code=code)
@@ -53,6 +59,19 @@ def evaluate(message: Message, context: Context) -> Message:
     return _take_part(message, context, training=False)
 
 
+def refuse(message: Message, context: Context, refusal: FedctError) -> Message:
+    """Answer a message that is refused before the app is asked; the cause goes to the audit log."""
+    site, study, round_ = None, "0" * 64, 1
+    with contextlib.suppress(Exception):  # the refusal stands, whatever message and site folder hold
+        site = _site(context)
+        request = _request(message)
+        study, round_ = request.parse_study().digest, request.round
+    code = _record(site, "refused-or-failed", refusal, study=study, round=round_)
+    if message.metadata.message_type == MessageType.QUERY:
+        return _reply(message, Hello(site=_name(site), release=VERSION, ready=False, code=code), None)
+    return _reply(message, _refusal(site, study, round_, refusal, code), None)
+
+
 def _take_part(message: Message, context: Context, *, training: bool) -> Message:
     site, digest, round_ = None, "0" * 64, 1
     try:
@@ -60,13 +79,16 @@ def _take_part(message: Message, context: Context, *, training: bool) -> Message
         request = _request(message)
         study = request.parse_study()
         digest, round_ = study.digest, request.round
-        weights = _weights(message)
-        answer = participate(site, study, request, weights, training=training)
+        answer = participate(site, study, request, _received(message, request, study), training=training)
     except Exception as error:
         code = _record(site, "refused-or-failed", error, study=digest, round=round_)
-        status: Literal["refused", "failed"] = "refused" if isinstance(error, PolicyRefusal) else "failed"
-        answer = Answer(Reply(site=_name(site), study_digest=digest, round=round_, status=status, code=code), None)
+        answer = Answer(_refusal(site, digest, round_, error, code), None)
     return _reply(message, answer.reply, answer)
+
+
+def _refusal(site: Site | None, study: str, round_: int, error: Exception, code: str) -> Reply:
+    status: Literal["refused", "failed"] = "refused" if isinstance(error, PolicyRefusal) else "failed"
+    return Reply(site=_name(site), study_digest=study, round=round_, status=status, code=code)
 
 
 def _site(context: Context) -> Site:
@@ -89,11 +111,31 @@ def _request(message: Message) -> Request:
     return Request.from_config(dict(message.content[messages.CONFIG]))
 
 
-def _weights(message: Message) -> Vector:
+def _received(message: Message, request: Request, study: Study) -> Received:
     record = message.content[messages.MODEL]
     if not isinstance(record, ArrayRecord):
         raise DataError("the message received holds no model")
-    return record[messages.ARRAY].numpy()
+    model, wire = build_model(study, device="meta"), study.federation.wire
+    shared, base = parts.size(parts.shared(model, study)), parts.size(parts.base(model, study))
+    weights = _array(record, messages.ARRAY, request.exponent, wire, shared)
+    if weights is None:
+        raise DataError("the message received holds no weights")
+    return Received(
+        weights,
+        request.base,
+        base=_array(record, messages.BASE, 0, "float32", base),
+        correction=_array(record, messages.CORRECTION, request.correction_exponent, wire, shared),
+    )
+
+
+def _array(record: ArrayRecord, name: str, exponent: int, wire: Wire, length: int) -> Vector | None:
+    """One array of the model, or None when the message has none of this name."""
+    if name not in record:
+        return None
+    try:
+        return unpack(record[name].numpy(), exponent, wire, length)
+    except ValueError as error:
+        raise DataError(f"the received model does not fit its study: {name}: {error}") from None
 
 
 def _reply(message: Message, answer: Hello | Reply, full: Answer | None) -> Message:

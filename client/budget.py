@@ -57,7 +57,8 @@ class Forecast:
     ``spent`` before it; ``training`` and ``whole`` (with its noised ``evaluations``) alone; ``after`` all
     its ``rounds`` on top of what is spent. ``charges``: how many it has already. ``rounds_left``:
     how many rounds like its own, with their evaluations, the budget still takes; at most 10,000, None if
-    they cost nothing. ``refusal``: why the site's policy would refuse it, "" if it would not.
+    they cost nothing. ``folds``: 1, or those of the cross-validation that it is a part of, and ``after_folds`` the
+    epsilon after all of them: most patients train each. ``refusal``: why the site's policy would refuse it, "" if it would not.
     """
 
     cohort: str
@@ -72,6 +73,8 @@ class Forecast:
     rounds: int
     charges: int
     rounds_left: int | None
+    folds: int
+    after_folds: float
     approved: bool
     refusal: str
 
@@ -100,12 +103,19 @@ def whole_study_events(study: Study, policy: PolicySettings) -> list[Event]:
     return study_charges(study, policy, study.federation.rounds)
 
 
+def site_ledger(site: Site) -> Ledger | None:
+    """The site's ledger; None if nothing was ever charged. One that is gone raises LedgerError when it is read."""
+    never = not site.ledger_file.exists() and not site.ledger_file.with_suffix(".head").exists()
+    return None if never else Ledger(site.ledger_file)
+
+
 def forecast(site: Site, study: Study, ledger: Ledger | None) -> Forecast:
     """What ``study`` would cost at ``site``, whose ledger is None before its first charge. Reserves nothing."""
     policy, cohort = site.config.policy, site.config.cohort
     before = charged(ledger.entries(), cohort) if ledger else []
     whole = whole_study_events(study, policy)
     training = [event for event in whole if isinstance(event, SubsampledGaussian)]
+    folds = study.evaluation.folds or 1
     return Forecast(
         cohort=cohort,
         max_epsilon=policy.max_epsilon,
@@ -119,6 +129,8 @@ def forecast(site: Site, study: Study, ledger: Ledger | None) -> Forecast:
         rounds=study.federation.rounds,
         charges=len(ledger.rounds_charged(cohort, study.digest)) if ledger else 0,
         rounds_left=_rounds_left(before, study, policy) if whole else None,
+        folds=folds,
+        after_folds=epsilon([*before, *whole * folds], policy.max_delta),
         approved=site.is_approved(study),
         refusal=_refusal(study, policy),
     )

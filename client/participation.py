@@ -1,60 +1,75 @@
 """What a site does when it is asked: the order of checks, charges, work and release.
 
-1. policy: is this study approved and within the site's limits? (no data touched)
+1. policy: is this study approved, within the site's limits, and is now the time? does the model fit? (no data touched)
 2. ledger: reserve the whole round and any noised evaluation, durably; refused beyond the budget
-3. the cohort is opened, the received model evaluated and trained, and only then
-4. the release goes on ledger and audit log, and is sent.
+3. the audit log notes that a round was begun; the cohort is opened, the received model evaluated and trained, and only then
+4. weights that stay at the site are kept; the release goes on ledger and audit log, and is sent.
 
 A crash after 2 leaves the charge standing; a repeated round is charged again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from client.audit_log import AuditLog
-from client.budget import whole_study_events
+from client.budget import study_charges
 from client.ingest.cohort import Cohort, open_cohort
 from client.ledger import Ledger
-from client.policy import EvaluationRelease, check_study, evaluation_event, release_evaluation
+from client.policy import EvaluationRelease, check_moment, check_study, evaluation_event, release_evaluation
+from client.received import Received, keep_local, network
 from client.site import Site
 from client.training.evaluate import evaluate
 from client.training.local import train_round
 from common.errors import BudgetExceeded, DataError
 from common.messages import Reply, Request
 from common.metrics import l2_sensitivity
-from common.models.resnet import empty_model
-from common.models.weights import Vector, load_vector, to_vector
+from common.models import parts
+from common.models.parts import Vector
 from common.privacy.events import Event
 from common.privacy.plan import PrivacyPlan, plan_for, round_events
 from common.study import Study
+from common.wire import pack
+
+_BEGUN = "round"
+
+
+def local_now() -> datetime:
+    """The time of day at the site, with its zone."""
+    return datetime.now().astimezone()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply and, after training, the update: float32 change of the trainable weights."""
+    """A reply and, after training, the update: change of the shared weights as it travels (``common.wire``)."""
 
     reply: Reply
-    update: Vector | None
+    update: NDArray[Any] | None
 
 
-def readiness(site: Site, study: Study) -> None:
-    """Raise what would refuse this study today: policy, budget for all its rounds, or the cohort.
+def readiness(site: Site, study: Study, round_: int = 1) -> None:
+    """Raise what would refuse this study today, whose next round is ``round_``: policy, budget, or the cohort.
 
-    The budget is asked for the whole study, so that it is refused now rather than part-way.
+    The budget is asked for all rounds to come, so that it is refused now rather than part-way. Once the study has been
+    charged here it is asked for the next round alone: a repeated round has cost what a last one may lack, and each
+    round until then still helps.
     """
-    policy = site.config.policy
-    check_study(study, policy, approved=site.is_approved(study), round_=1)
-    whole = whole_study_events(study, policy)
-    if whole:
-        total = Ledger(site.ledger_file).forecast(site.config.cohort, whole, policy.max_delta)
+    policy, cohort_name = site.config.policy, site.config.cohort
+    check_study(study, policy, approved=site.is_approved(study), round_=round_)
+    if study_charges(study, policy, 1):
+        ledger = Ledger(site.ledger_file)
+        rounds = 1 if ledger.rounds_charged(cohort_name, study.digest) else study.federation.rounds - round_ + 1
+        total = ledger.forecast(cohort_name, study_charges(study, policy, rounds), policy.max_delta)
         if not total <= policy.max_epsilon:
             raise BudgetExceeded(
-                f"study '{study.name}' would bring cohort '{site.config.cohort}' to epsilon {total:.4g}; "
-                f"policy.max_epsilon is {policy.max_epsilon:g} at delta {policy.max_delta:g}",
+                f"{rounds} more rounds of study '{study.name}' would bring cohort '{cohort_name}' to epsilon "
+                f"{total:.4g}; policy.max_epsilon is {policy.max_epsilon:g} at delta {policy.max_delta:g}",
                 "Agree on fewer rounds or a smaller epsilon, or raise max_epsilon in site.toml",
             )
     cohort = open_cohort(site, study)
@@ -62,16 +77,26 @@ def readiness(site: Site, study: Study) -> None:
         raise DataError(f"the cohort of study '{study.name}' has no training patient", "Add patients")
 
 
-def participate(site: Site, study: Study, request: Request, weights: Vector, *, training: bool) -> Answer:
-    """Take part in one round of ``study`` with the received ``weights``.
+def participate(
+    site: Site,
+    study: Study,
+    request: Request,
+    received: Received,
+    *,
+    training: bool,
+    clock: Callable[[], datetime] = local_now,
+) -> Answer:
+    """Take part in one round of ``study`` with the model ``received``. ``clock``: the site's time of day.
 
     Raises PolicyRefusal or BudgetExceeded before data are touched, DataError when the cohort can't
     be used or the weights don't fit. The reply carries only what the site's policy lets go.
     """
     policy = site.config.policy
     check_study(study, policy, approved=site.is_approved(study), round_=request.round)
+    audit = AuditLog(site.audit_file, clock)
+    check_moment(policy, begun_rounds(audit), clock())
     plan = plan_for(study)
-    model = _received(study, weights)
+    model = network(site, study, received)
     evaluating = not training or study.evaluates_in(request.round)
     events: list[Event] = [*round_events(plan)] if training and plan else []
     charge = evaluation_event(policy) if evaluating else None
@@ -88,22 +113,21 @@ def participate(site: Site, study: Study, request: Request, weights: Vector, *, 
             max_epsilon=policy.max_epsilon,
             max_delta=policy.max_delta,
         )
+    audit.append(_BEGUN, {"study": study.digest, "round": request.round, "training": training})
     cohort = open_cohort(site, study)
     release = _evaluate(site, study, model, cohort) if evaluating else EvaluationRelease("none")
-    update = _train(study, request, model, cohort, plan) if training else None
-    _enter(site, study, request, ledger, reservation, release, update)
-    return Answer(_reply(site, study, request, ledger, release), update)
+    update, exponent = None, 0
+    if training:
+        change = _train(study, request, model, received.correction, cohort, plan)
+        keep_local(site, study, model)
+        update, exponent = pack(change, study.federation.wire)
+    _enter(site, study, request, ledger, audit, reservation, release, update)
+    return Answer(_reply(site, study, request, ledger, release, exponent), update)
 
 
-def _received(study: Study, weights: Vector) -> nn.Module:
-    model = empty_model(study)
-    try:
-        load_vector(model, weights)
-    except ValueError as error:
-        raise DataError(f"the received model does not fit study '{study.name}': {error}") from None
-    if not np.isfinite(weights).all():
-        raise DataError(f"the received model of study '{study.name}' is not finite")
-    return model
+def begun_rounds(audit: AuditLog) -> list[datetime]:
+    """When rounds were begun here, oldest first."""
+    return [datetime.fromisoformat(entry.time) for entry in audit.read() if entry.kind == _BEGUN]
 
 
 def _evaluate(site: Site, study: Study, model: nn.Module, cohort: Cohort) -> EvaluationRelease:
@@ -115,10 +139,28 @@ def _evaluate(site: Site, study: Study, model: nn.Module, cohort: Cohort) -> Eva
     return release_evaluation(counts.to_vector(), l2_sensitivity(len(study.task.classes)), policy)
 
 
-def _train(study: Study, request: Request, model: nn.Module, cohort: Cohort, plan: PrivacyPlan | None) -> Vector:
-    before = to_vector(model, trainable_only=True)
-    train_round(model, cohort, cohort.training_patients(), study, plan, round_=request.round, seed=request.seed)
-    return to_vector(model, trainable_only=True) - before
+def _train(
+    study: Study,
+    request: Request,
+    model: nn.Module,
+    correction: Vector | None,
+    cohort: Cohort,
+    plan: PrivacyPlan | None,
+) -> Vector:
+    """Train the model in place; the change of its shared weights."""
+    shared = parts.shared(model, study)
+    before = parts.read(shared)
+    train_round(
+        model,
+        cohort,
+        cohort.training_patients(),
+        study,
+        plan,
+        round_=request.round,
+        seed=request.seed,
+        correction=correction,
+    )
+    return parts.read(shared) - before
 
 
 def _enter(
@@ -126,9 +168,10 @@ def _enter(
     study: Study,
     request: Request,
     ledger: Ledger,
+    audit: AuditLog,
     reservation: int | None,
     release: EvaluationRelease,
-    update: Vector | None,
+    update: NDArray[Any] | None,
 ) -> None:
     """Put the release on the ledger and the audit log before it is sent."""
     what = f"update {0 if update is None else update.nbytes} bytes, evaluation {release.mode}"
@@ -137,7 +180,7 @@ def _enter(
         ledger.release(reservation, what)
     else:
         ledger.release_uncharged(cohort=site.config.cohort, study_digest=study.digest, round_=request.round, what=what)
-    AuditLog(site.audit_file).append(
+    audit.append(
         "release",
         {
             "study": study.digest,
@@ -149,7 +192,9 @@ def _enter(
     )
 
 
-def _reply(site: Site, study: Study, request: Request, ledger: Ledger, release: EvaluationRelease) -> Reply:
+def _reply(
+    site: Site, study: Study, request: Request, ledger: Ledger, release: EvaluationRelease, exponent: int
+) -> Reply:
     delta = study.privacy.delta
     return Reply(
         site=site.name,
@@ -159,5 +204,6 @@ def _reply(site: Site, study: Study, request: Request, ledger: Ledger, release: 
         evaluation=release.mode,
         counts=b"" if release.counts is None else release.counts.astype("<f8").tobytes(),
         counts_std=release.std,
+        exponent=exponent,
         epsilon=0.0 if delta is None else ledger.spent_by_study(site.config.cohort, study.digest, delta),
     )

@@ -1,13 +1,19 @@
 """May this happen here? Pure, numbered checks; whatever is not plainly permitted is refused.
 
-Before a round of training, in this order:
+Before a round, in this order:
 
 1. the site approved exactly this study, by digest;
 2. a study without privacy needs ``allow_without_privacy``;
 3. the study's epsilon is at most ``max_epsilon``;
 4. the study's delta is at most ``max_delta``;
 5. the round is one of the study's;
-6. the budget for life: ``Ledger.reserve``, which alone knows what is spent.
+6. the study's training steps are at most ``max_steps``;
+7. its network has at most ``max_parameters`` weights;
+8. fewer than ``max_rounds_a_day`` rounds were begun in the last 24 hours;
+9. it is within the site's ``hours``;
+10. the budget for life: ``Ledger.reserve``, which alone knows what is spent.
+
+A study that asks for more than the site allows is refused; nothing of it is ever made smaller to fit.
 
 Each check has an error class with a ``code`` of its own, which may cross to the coordinator.
 """
@@ -15,7 +21,9 @@ Each check has an error class with a ``code`` of its own, which may cross to the
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -23,6 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from client.site import PolicySettings
 from common.errors import PolicyRefusal, UsageError
+from common.models.size import parameter_count
 from common.privacy.events import Event, Gaussian
 from common.study import Study
 
@@ -60,8 +69,32 @@ class RoundOutOfStudy(PolicyRefusal):
     code = "policy-5-round"
 
 
+class TooManySteps(PolicyRefusal):
+    """Check 6: the study trains for more steps than the site allows."""
+
+    code = "policy-6-steps"
+
+
+class ModelTooLarge(PolicyRefusal):
+    """Check 7: the study's network is larger than the site allows."""
+
+    code = "policy-7-model"
+
+
+class TooManyRounds(PolicyRefusal):
+    """Check 8: the site has begun as many rounds in a day as it allows."""
+
+    code = "policy-8-rounds-a-day"
+
+
+class OutsideHours(PolicyRefusal):
+    """Check 9: it is not the time of day at which the site works for studies."""
+
+    code = "policy-9-hours"
+
+
 def check_study(study: Study, policy: PolicySettings, *, approved: bool, round_: int) -> None:
-    """Raise the PolicyRefusal of the first of checks 1 to 5 that fails. ``round_`` counts from 1.
+    """Raise the PolicyRefusal of the first of checks 1 to 7 that fails. ``round_`` counts from 1.
 
     ``approved``: what ``Site.is_approved`` says of this study; anything but True refuses.
     """
@@ -74,6 +107,41 @@ def check_study(study: Study, policy: PolicySettings, *, approved: bool, round_:
     rounds = study.federation.rounds
     if isinstance(round_, bool) or not isinstance(round_, int) or not 1 <= round_ <= rounds:
         raise RoundOutOfStudy(f"round {round_!r} of study '{study.name}': expected a whole number in 1..{rounds}")
+    _check_size(study, policy)
+
+
+def check_moment(policy: PolicySettings, begun: Iterable[datetime], now: datetime) -> None:
+    """Raise the PolicyRefusal of the first of checks 8 and 9 that fails.
+
+    ``begun``: when rounds were begun at this site; those after ``now`` count too, so setting the clock back gains
+    nothing. ``now``: the site's time of day, with its zone.
+    """
+    recent = sum(now - moment < timedelta(days=1) for moment in begun)
+    if not recent < policy.max_rounds_a_day:
+        raise TooManyRounds(
+            f"{recent} rounds were begun in the last 24 hours; policy.max_rounds_a_day is {policy.max_rounds_a_day}",
+            "Wait, or raise the limit in site.toml",
+        )
+    start, end = policy.hours.split("-")
+    clock = f"{now:%H:%M}"
+    if not (start <= clock < end if start < end else clock >= start or clock < end):
+        raise OutsideHours(f"it is {clock}; policy.hours is {policy.hours}", "Wait, or widen the hours in site.toml")
+
+
+def _check_size(study: Study, policy: PolicySettings) -> None:
+    """Checks 6 and 7."""
+    if not study.total_steps <= policy.max_steps:
+        raise TooManySteps(
+            f"study '{study.name}' trains for {study.total_steps} steps; policy.max_steps is {policy.max_steps}",
+            "Ask for a study with fewer rounds or local_steps",
+        )
+    parameters = parameter_count(study)
+    if not parameters <= policy.max_parameters:
+        raise ModelTooLarge(
+            f"study '{study.name}' trains {study.model.name} of {parameters} weights; "
+            f"policy.max_parameters is {policy.max_parameters}",
+            "Ask for a study with a smaller network",
+        )
 
 
 def _check_claim(study: Study, policy: PolicySettings) -> None:

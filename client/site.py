@@ -8,7 +8,10 @@
       site.toml        name, where DICOM and labels lie, and the site's policy
       cohorts/         ingested cohorts, one folder each (client.ingest)
       approved/        one canonical study a file, named by digest: what the site agreed to
+      models/          of each study that it took part in, what it need not be sent again, or keeps (client.received)
       ledger.sqlite    privacy reserved and spent (client.ledger), with its chain head in ledger.head
+      node/            once joined: the node's key and the coordinator's authority (client.join)
+      runner/          once served: what the runner writes beside (client.node)
       audit.log        hash-chained record of every release and refusal (client.audit_log), head in audit.head
 
 The limits in ``[policy]`` are the hospital's; nothing that the coordinator sends can change them.
@@ -17,18 +20,26 @@ Their defaults are strict: a key that is left out never permits more.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from common.errors import SiteError
-from common.files import write_atomic
-from common.study import Study, describe
+from common.errors import SiteError, StudyError, TrustError
+from common.files import fsync_folder, write_atomic
+from common.pki.address import address_text
+from common.pki.signature import read_signature, signature_file, verify_study
+from common.study import Study, describe, study_from_json
+from common.toml import to_toml
+
+NODE_KEY = "node.key"
+AUTHORITY = "authority.crt"
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class _Frozen(BaseModel):
@@ -54,6 +65,9 @@ class PolicySettings(_Frozen):
     ``max_epsilon`` at ``max_delta``: the budget of a patient of this cohort for life, over all studies.
     ``evaluation``: how counts over held-out patients leave: ``withheld``, ``noised`` (Gaussian
     mechanism with ``evaluation_sigma`` times the sensitivity, charged to the ledger), or ``exact``.
+    ``max_steps``: training steps of a whole study. ``max_parameters``: weights of its network.
+    ``max_rounds_a_day``: rounds, of all studies, begun within any 24 hours. ``hours``: when a round may begin, by the
+    site's clock, "HH:MM-HH:MM"; over midnight if the second is the earlier, and 24:00 is the end of the day.
     """
 
     max_epsilon: float = Field(default=8.0, gt=0, le=1000)
@@ -61,6 +75,53 @@ class PolicySettings(_Frozen):
     allow_without_privacy: bool = False
     evaluation: Literal["withheld", "noised", "exact"] = "noised"
     evaluation_sigma: float = Field(default=10.0, ge=0.01, le=1e6)
+    max_steps: int = Field(default=10_000, ge=1, le=1_000_000_000)
+    max_parameters: int = Field(default=30_000_000, ge=1, le=1_000_000_000)
+    max_rounds_a_day: int = Field(default=100, ge=1, le=100_000)
+    hours: str = Field(default="00:00-24:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$")
+
+    @field_validator("hours")
+    @classmethod
+    def _some_hours(cls, text: str) -> str:
+        start, end = text.split("-")
+        if start == end:
+            raise ValueError("expected two different times; 00:00-24:00 is the whole day")
+        return text
+
+
+class CoordinatorSettings(_Frozen):
+    """Which coordinator the site joined; ``fedct-site join`` writes it. All empty: none.
+
+    ``study_key``: the Ed25519 key that signs its studies, 64 hex digits. ``invitation``: digest of the invitation.
+    ``node``: folder of the node's key and of the coordinator's authority; elsewhere, for a node of another user.
+    """
+
+    address: str = ""
+    study_key: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    invitation: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    node: str = Field(default="node", min_length=1)
+
+    @model_validator(mode="after")
+    def _complete(self) -> CoordinatorSettings:
+        given = [bool(value) for value in (self.address, self.study_key, self.invitation)]
+        if any(given) and not all(given):
+            raise ValueError("address, study_key and invitation go together; expected all three or none")
+        if self.address:
+            address_text(self.address)
+        return self
+
+
+class ServiceSettings(_Frozen):
+    """How the site's services run on its machine.
+
+    ``port``: of loopback, where node and runner meet; 0: any free one, when one ``serve`` runs both. ``metrics_port``:
+    of loopback, for health and metrics; 0: none. ``proxy``: the HTTPS proxy on the way to the coordinator; empty: what
+    the environment says.
+    """
+
+    port: int = Field(default=0, ge=0, le=65535)
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    proxy: str = Field(default="", pattern=r"^(https?://[^\s/]+/?)?$")
 
 
 class SiteConfig(_Frozen):
@@ -72,6 +133,14 @@ class SiteConfig(_Frozen):
     cohort: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     data: DataSettings = DataSettings()
     policy: PolicySettings = PolicySettings()
+    coordinator: CoordinatorSettings = CoordinatorSettings()
+    service: ServiceSettings = ServiceSettings()
+
+    @model_validator(mode="after")
+    def _simulated_or_joined(self) -> SiteConfig:
+        if self.simulated and self.coordinator.address:
+            raise ValueError("simulated is true, and [coordinator] names a coordinator; expected one of the two")
+        return self
 
 
 @dataclass(frozen=True)
@@ -102,6 +171,23 @@ class Site:
         return self.folder / "cohorts"
 
     @property
+    def models_dir(self) -> Path:
+        return self.folder / "models"
+
+    @property
+    def joined(self) -> bool:
+        """Whether the site joined a coordinator."""
+        return bool(self.config.coordinator.address)
+
+    @property
+    def node_dir(self) -> Path:
+        return self.folder / self.config.coordinator.node
+
+    @property
+    def runner_dir(self) -> Path:
+        return self.folder / "runner"
+
+    @property
     def ledger_file(self) -> Path:
         return self.folder / "ledger.sqlite"
 
@@ -110,18 +196,69 @@ class Site:
         return self.folder / "audit.log"
 
     def is_approved(self, study: Study) -> bool:
-        """Whether the site approved exactly this study: the stored canonical text must match."""
-        path = self.folder / "approved" / f"{study.digest}.json"
-        try:
-            return path.read_text(encoding="utf-8") == study.canonical_json()
-        except (OSError, UnicodeDecodeError):
-            return False
+        """Whether the site approved exactly this study: the stored canonical text must match.
 
-    def approve(self, study: Study) -> None:
-        """Record the site's agreement to this study."""
-        folder = self.folder / "approved"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        write_atomic(folder / f"{study.digest}.json", study.canonical_json().encode())
+        And, unless the site is a simulated one, the signature that was stored with it must be the coordinator's.
+        """
+        path = self._approval(study)
+        try:
+            if path.read_text(encoding="utf-8") != study.canonical_json():
+                return False
+            if not self.config.simulated:
+                self.check_signature(study, read_signature(signature_file(path)))
+        except (OSError, UnicodeDecodeError, TrustError):
+            return False
+        return True
+
+    def approve(self, study: Study, signature: str = "") -> None:
+        """Record the site's agreement to this study.
+
+        Raises TrustError, unless the site is a simulated one, if ``signature`` is not that of the study by the
+        coordinator that the site joined.
+        """
+        path = self._approval(study)
+        self.check_signature(study, signature)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not self.config.simulated:
+            write_atomic(signature_file(path), signature.encode())
+        write_atomic(path, study.canonical_json().encode())
+
+    def check_signature(self, study: Study, signature: str) -> None:
+        """Raise TrustError unless the coordinator that this site joined signed the study.
+
+        A simulated site has no coordinator, and asks for none; no other site does without.
+        """
+        if self.config.simulated:
+            return
+        if not self.joined:
+            raise TrustError(
+                f"site '{self.name}' joined no coordinator, so nobody's signature counts here",
+                "Join one with 'fedct-site join'",
+            )
+        verify_study(study, signature, self.config.coordinator.study_key)
+
+    def withdraw(self, study: Study) -> bool:
+        """Take the agreement back; whether there was one. From then on the study does not run here."""
+        path = self._approval(study)
+        if not path.exists():
+            return False
+        path.unlink()
+        fsync_folder(path.parent)
+        signature_file(path).unlink(missing_ok=True)
+        return True
+
+    def _approval(self, study: Study) -> Path:
+        return self.folder / "approved" / f"{study.digest}.json"
+
+    def has_approved(self, digest: str) -> bool:
+        """``is_approved`` for the study of this digest (64 hex digits; anything else is not approved)."""
+        if DIGEST.fullmatch(digest) is None:
+            return False
+        try:
+            study = study_from_json((self.folder / "approved" / f"{digest}.json").read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, StudyError):
+            return False
+        return study.digest == digest and self.is_approved(study)
 
 
 def load_site(folder: Path) -> Site:
@@ -166,22 +303,6 @@ def create_site(folder: Path, config: SiteConfig) -> Site:
         raise SiteError(f"'{path}' exists already", "Choose an empty folder")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(folder, 0o700)
-    write_atomic(path, _to_toml(config).encode())
+    hidden = {"service"} if config.coordinator.address else {"service", "coordinator"}
+    write_atomic(path, to_toml(config.model_dump(mode="json", exclude=hidden)).encode())
     return Site(folder.resolve(), config)
-
-
-def _to_toml(config: SiteConfig) -> str:
-    """``site.toml`` of a configuration: top-level keys, then one table a section."""
-    plain: list[str] = []
-    tables: list[str] = []
-    for key, value in config.model_dump(mode="json").items():
-        if isinstance(value, dict):
-            tables += ["", f"[{key}]", *(f"{k} = {_scalar(v)}" for k, v in value.items())]
-        else:
-            plain.append(f"{key} = {_scalar(value)}")
-    return "\n".join([*plain, *tables]) + "\n"
-
-
-def _scalar(value: str | float | bool) -> str:
-    """A TOML scalar. JSON spells them the same way but for two: TOML knows no surrogate pairs, and escapes DEL."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -31,7 +31,8 @@ def encrypting() -> Callable[[Site, bool], Site]:
 def write_cohort() -> Callable[..., Path]:
     """Write the cohort of ``study``: 12 patients of 4 examples; sealed if the site encrypts. Returns its folder.
 
-    Planes are random; patient ``n`` has label 1 where ``n % 3 == 0``, and is held out where ``n % 4 == 0``.
+    Planes are random; patient ``n`` has label 1 where ``n % 3 == 0``, and is held out where ``n % 4 == 0``,
+    or in fold ``1 + n % folds`` of a study of more than two.
     """
 
     def write(site: Site, study: Study, source: str = "source", files: dict[str, bytes] | None = None) -> Path:
@@ -40,7 +41,8 @@ def write_cohort() -> Callable[..., Path]:
         rng = np.random.default_rng(7)
         examples, patients = np.zeros(48, EXAMPLE), np.zeros(12, PATIENT)
         patients["pseudonym"] = [list(key.pseudonym("patient", f"P{number}")) for number in range(12)]
-        patients["holdout"] = np.arange(12) % 4 == 0
+        folds = study.evaluation.folds or 2
+        patients["fold"] = 1 + np.arange(12) % folds if folds > 2 else np.where(np.arange(12) % 4 == 0, 1, 2)
         patients["label"] = np.arange(12) % 3 == 0
         examples["patient"] = np.repeat(np.arange(12), 4)
         examples["label"] = patients["label"][examples["patient"]]

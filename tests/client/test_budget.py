@@ -20,7 +20,7 @@ ONE = [Gaussian(20.0)]
 def site(tmp_path):
     def make(**policy):
         settings = PolicySettings(**{"max_delta": DELTA, "evaluation": "withheld", **policy})
-        return create_site(tmp_path / "site", SiteConfig(name="st-example", policy=settings))
+        return create_site(tmp_path / "site", SiteConfig(name="st-example", simulated=True, policy=settings))
 
     return make
 
@@ -49,6 +49,19 @@ def test_a_study_is_forecast_as_training_and_evaluations_on_top_of_what_is_spent
     assert told.fits
     assert not told.approved
     assert ledger.verify() == 2
+
+
+def test_folds_of_a_study_are_charged_one_by_one_on_the_same_patients(site, small_study):
+    study, here = small_study(evaluation={"holdout": 0.2}), site()
+    assert forecast(here, study, None).folds == 1
+    assert forecast(here, study, None).after_folds == forecast(here, study, None).after
+    folds = [study.of_fold(fold, 3) for fold in (1, 2, 3)]
+    told = forecast(here, folds[0], None)
+    assert told.folds == 3
+    for fold in folds:
+        ledger = spend(here, fold.digest, events=whole_study_events(fold, here.config.policy))
+    assert spending(here, ledger.entries())[0].epsilon == pytest.approx(told.after_folds)
+    assert told.after_folds > told.after
 
 
 @pytest.mark.parametrize(("mode", "evaluations"), [("noised", 2), ("withheld", 0), ("exact", 0)])

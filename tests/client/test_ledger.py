@@ -536,6 +536,12 @@ for pages in range(16):
     else True,
     reason="a small disk can't be mounted here",
 )
+@pytest.mark.failure(
+    "a site's disk, full while it charges",
+    seen="`failed` with `storage`",
+    ends="goes on without it",
+    ledgers="the charge stands, or nothing was read",
+)
 def test_a_disk_that_is_full_at_any_page_never_loses_a_charge(tmp_path: Path):
     """A disk of a megabyte with 0 to 15 pages left: too few for a charge at first, enough at last."""
     mount = 'mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@"'

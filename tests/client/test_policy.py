@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -11,9 +12,14 @@ from scipy import stats
 from client.policy import (
     DeltaTooLarge,
     EpsilonTooLarge,
+    ModelTooLarge,
     NotApproved,
+    OutsideHours,
     PrivacyRequired,
     RoundOutOfStudy,
+    TooManyRounds,
+    TooManySteps,
+    check_moment,
     check_study,
     evaluation_event,
     release_evaluation,
@@ -21,10 +27,13 @@ from client.policy import (
 from client.site import PolicySettings
 from client.training.randomness import KEY_BYTES, Keystream
 from common.errors import PolicyRefusal, UsageError
+from common.models.size import parameter_count
 from common.privacy.events import Gaussian
 from common.study import Study, parse_study
 
 STRICT = PolicySettings()
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
 WIDE = PolicySettings(max_epsilon=10, max_delta=1e-3)
 
 
@@ -101,11 +110,74 @@ def test_the_checks_run_in_their_numbered_order():
         check_study(study_with(9.0, 1e-2), STRICT, approved=True, round_=99)
     with pytest.raises(DeltaTooLarge):
         check_study(study_with(1.0, 1e-2), STRICT, approved=True, round_=99)
+    tight = PolicySettings(max_steps=1, max_parameters=1)
+    with pytest.raises(RoundOutOfStudy):
+        check_study(study_with(), tight, approved=True, round_=99)
+    with pytest.raises(TooManySteps):
+        check_study(study_with(), tight, approved=True, round_=1)
+    with pytest.raises(ModelTooLarge):
+        check_study(study_with(), PolicySettings(max_parameters=1), approved=True, round_=1)
+    with pytest.raises(TooManyRounds):
+        check_moment(PolicySettings(max_rounds_a_day=1, hours="00:00-00:01"), [NOON], NOON)
+
+
+def test_more_steps_than_the_sites_are_refused_with_both_numbers():
+    with pytest.raises(TooManySteps, match=r"trains for 50 steps; policy\.max_steps is 49"):
+        check_study(study_with(), PolicySettings(max_steps=49), approved=True, round_=1)
+    check_study(study_with(), PolicySettings(max_steps=50), approved=True, round_=1)
+
+
+def test_a_network_larger_than_the_sites_is_refused_with_both_numbers():
+    weights = parameter_count(study_with())
+    with pytest.raises(ModelTooLarge, match=rf"{weights} weights; policy\.max_parameters is {weights - 1}"):
+        check_study(study_with(), PolicySettings(max_parameters=weights - 1), approved=True, round_=1)
+    check_study(study_with(), PolicySettings(max_parameters=weights), approved=True, round_=1)
+
+
+@pytest.mark.parametrize("begun", [[], [NOON - DAY], [NOON - DAY, NOON - DAY * 3, NOON - DAY / 2]])
+def test_a_round_may_begin_while_fewer_than_the_limit_did_in_a_day(begun):
+    check_moment(PolicySettings(max_rounds_a_day=2), begun, NOON)
+
+
+@pytest.mark.parametrize("begun", [[NOON, NOON], [NOON - DAY + timedelta(seconds=1)] * 2, [NOON + DAY] * 3])
+def test_as_many_rounds_in_a_day_as_the_limit_refuse_the_next_even_if_they_lie_ahead(begun):
+    with pytest.raises(TooManyRounds, match=r"policy\.max_rounds_a_day is 2"):
+        check_moment(PolicySettings(max_rounds_a_day=2), begun, NOON)
+
+
+@pytest.mark.parametrize(
+    ("hours", "within", "outside"),
+    [
+        ("00:00-24:00", ["00:00", "12:00", "23:59"], []),
+        ("08:00-17:30", ["08:00", "12:00", "17:29"], ["07:59", "17:30", "00:00"]),
+        ("19:00-06:00", ["19:00", "23:59", "00:00", "05:59"], ["06:00", "12:00", "18:59"]),
+        ("23:59-00:00", ["23:59"], ["00:00", "12:00"]),
+    ],
+)
+def test_a_round_begins_within_the_sites_hours_only(hours, within, outside):
+    policy = PolicySettings(hours=hours)
+    for clock in within:
+        check_moment(policy, [], at(clock))
+    for clock in outside:
+        with pytest.raises(OutsideHours, match=f"it is {clock}"):
+            check_moment(policy, [], at(clock))
+
+
+def test_the_hours_are_those_of_the_sites_clock_and_not_of_another_zone():
+    evening = datetime(2026, 3, 1, 23, 0, tzinfo=timezone(timedelta(hours=5)))  # 18:00 in UTC
+    check_moment(PolicySettings(hours="22:00-24:00"), [], evening)
+    with pytest.raises(OutsideHours):
+        check_moment(PolicySettings(hours="17:00-19:00"), [], evening)
+
+
+def at(clock: str) -> datetime:
+    return datetime.fromisoformat(f"2026-03-01T{clock}+00:00")
 
 
 def test_every_refusal_has_a_code_of_its_own_and_exit_code_six():
     kinds = [NotApproved, PrivacyRequired, EpsilonTooLarge, DeltaTooLarge, RoundOutOfStudy]
-    assert [kind.code.split("-")[1] for kind in kinds] == ["1", "2", "3", "4", "5"]
+    kinds += [TooManySteps, ModelTooLarge, TooManyRounds, OutsideHours]
+    assert [kind.code.split("-")[1] for kind in kinds] == list("123456789")
     assert {kind.exit_code for kind in kinds} == {PolicyRefusal.exit_code}
 
 

@@ -31,9 +31,10 @@ import torch
 torch.set_num_threads(1)  # no thread of the parent may be missing in a child
 from client.budget import study_charges
 from client.participation import participate
+from client.received import Received
 from client.site import load_site
 from common.messages import Request
-from common.models.weights import initial_model, to_vector
+from common.models.weights import initial_model
 from common.privacy.accounting import epsilon
 from common.study import study_from_json
 
@@ -55,7 +56,7 @@ def run(folder, weights, study, kill_at):
     os.write(log, b"answered\\n")
 
 study = study_from_json(Path(sys.argv[1]).read_text())
-weights = to_vector(initial_model(study, 0))
+weights = Received.whole(initial_model(study, 0), study)
 epsilon(study_charges(study, load_site(Path(sys.argv[2])).config.policy, 1), 1e-3)  # solved once, for all children
 for words in sys.stdin:
     folder, kill_at = words.rsplit(" ", 1)
@@ -97,6 +98,12 @@ def driver(make_sites, small_study, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.failure(
+    "a site's process, killed at any step of a round",
+    seen="`asked` a second time",
+    ends="its second answer counts",
+    ledgers="charged before a patient is read; never lost, never undone",
+)
 def test_a_round_killed_at_any_step_is_charged_before_its_patients_are_touched(driver):
     study, run = driver
     code, site, steps = run(0)
@@ -118,9 +125,9 @@ def test_a_round_killed_at_any_step_is_charged_before_its_patients_are_touched(d
         AuditLog(site.audit_file).append("noted", {})
         reserve_again(ledger, study, charge)
         assert ledger.spent("default", 1e-3) == epsilon(charge * (len(charged) + 1), 1e-3)
-        outcomes.add((bool(charged), touched, any("audit.log" in step for step in reached)))
-    # Killed before the charge, between charge and patients, in the work, and while the release is entered.
-    assert outcomes == {(False, False, False), (True, False, False), (True, True, False), (True, True, True)}
+        outcomes.add((bool(charged), touched, sum("audit.log" in step for step in reached)))
+    # Killed before the charge, after it, while the round is logged, in the work, and while the release is entered.
+    assert outcomes == {(False, False, 0), (True, False, 0), (True, False, 1), (True, True, 1), (True, True, 2)}
 
 
 def reserve_again(ledger, study, charge):

@@ -8,13 +8,26 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.site import DataSettings, PolicySettings, Site, SiteConfig, create_site, load_site, load_sites
-from common.errors import SiteError
+from client.site import (
+    CoordinatorSettings,
+    DataSettings,
+    PolicySettings,
+    Site,
+    SiteConfig,
+    create_site,
+    load_site,
+    load_sites,
+)
+from common.errors import SiteError, TrustError
+from common.pki.keys import new_study_key, study_public
+from common.pki.signature import sign_study
 from common.study import Study, parse_study
 
+HEX = "0" * 64
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 CONFIGS = st.builds(
     SiteConfig,
@@ -30,13 +43,29 @@ CONFIGS = st.builds(
         allow_without_privacy=st.booleans(),
         evaluation=st.sampled_from(["withheld", "noised", "exact"]),
         evaluation_sigma=st.floats(0.01, 1e6),
+        max_steps=st.integers(1, 1_000_000_000),
+        max_parameters=st.integers(1, 1_000_000_000),
+        max_rounds_a_day=st.integers(1, 100_000),
+        hours=st.sampled_from(["00:00-24:00", "19:30-06:00", "23:59-00:00"]),
     ),
+    coordinator=st.just(CoordinatorSettings()),
 )
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return create_site(tmp_path / "north", SiteConfig(name="north"))
+    return create_site(tmp_path / "north", SiteConfig(name="north", simulated=True))
+
+
+@pytest.fixture
+def key() -> Ed25519PrivateKey:
+    return new_study_key()
+
+
+@pytest.fixture
+def joined(tmp_path: Path, key: Ed25519PrivateKey) -> Site:
+    settings = CoordinatorSettings(address="h.example:1", study_key=study_public(key), invitation="0" * 64)
+    return create_site(tmp_path / "south", SiteConfig(name="south", coordinator=settings))
 
 
 def study_named(name: str, rounds: int = 5) -> Study:
@@ -111,6 +140,19 @@ def test_paths_are_taken_from_the_site_folder(site: Site):
         ('name = "n"\n[policy]\nmax_epsilon = true', r"policy\.max_epsilon = True"),
         ('name = "n"\n[policy]\nmax_delta = "1e-5"', r"policy\.max_delta = '1e-5'"),
         ('name = "n"\n[policy]\nmax_epsilom = 3', r"policy\.max_epsilom = 3: unknown key"),
+        ('name = "n"\n[policy]\nmax_steps = 0', r"policy\.max_steps = 0"),
+        ('name = "n"\n[policy]\nmax_parameters = 1.5', r"policy\.max_parameters = 1\.5"),
+        ('name = "n"\n[policy]\nmax_rounds_a_day = -1', r"policy\.max_rounds_a_day = -1"),
+        ('name = "n"\n[policy]\nhours = "night"', r"policy\.hours = 'night'"),
+        ('name = "n"\n[policy]\nhours = "24:00-06:00"', r"policy\.hours = '24:00-06:00'"),
+        ('name = "n"\n[policy]\nhours = "06:00-06:00"', r"policy\.hours = '06:00-06:00': expected two different"),
+        ('name = "n"\n[coordinator]\naddress = "h:1"', "expected all three or none"),
+        ('name = "n"\n[coordinator]\nstudy_key = "0"', r"coordinator\.study_key = '0'"),
+        (f'name = "n"\n[coordinator]\naddress = "h"\nstudy_key = "{HEX}"\ninvitation = "{HEX}"', "not HOST:PORT"),
+        (
+            f'name = "n"\nsimulated = true\n[coordinator]\naddress = "h:1"\nstudy_key = "{HEX}"\ninvitation = "{HEX}"',
+            "simulated is true",
+        ),
         ('name = "n"\nname = "m"', "can't be read"),
         ("name = ", "can't be read"),
     ],
@@ -180,6 +222,29 @@ def test_an_approval_of_other_content_under_the_right_name_is_none(site: Site, c
     site.approve(study)
     (site.folder / "approved" / f"{study.digest}.json").write_bytes(content)
     assert not site.is_approved(study)
+    assert not site.has_approved(study.digest)
+
+
+def test_another_studys_text_under_a_digest_approves_neither(site: Site):
+    study, other = study_named("spine"), study_named("spine", rounds=6)
+    site.approve(study)
+    (site.folder / "approved" / f"{other.digest}.json").write_text(study.canonical_json())
+    assert not site.has_approved(other.digest)
+    assert not site.is_approved(other)
+
+
+def test_a_digest_is_known_once_its_study_is_approved(site: Site):
+    study = study_named("spine")
+    assert not site.has_approved(study.digest)
+    site.approve(study)
+    assert site.has_approved(study.digest)
+
+
+@pytest.mark.parametrize("digest", ["", "..", "../site", "a" * 63, "A" * 64, "a" * 64 + "\n", "/" + "a" * 63])
+def test_what_is_no_digest_is_not_approved_and_reaches_no_other_file(site: Site, digest: str):
+    site.approve(study_named("spine"))
+    (site.folder / "approved" / f"{'A' * 64}.json").write_text("{}")
+    assert not site.has_approved(digest)
 
 
 def test_an_approval_that_can_not_be_read_is_none(site: Site):
@@ -193,6 +258,48 @@ def test_approvals_are_the_owners_alone(site: Site):
     modes = [stat.S_IMODE(p.stat().st_mode) for p in (site.folder / "approved").rglob("*")]
     assert modes == [0o600]
     assert stat.S_IMODE((site.folder / "approved").stat().st_mode) == 0o700
+
+
+def test_a_joined_site_approves_what_its_coordinator_signed_and_nothing_else(joined: Site, key: Ed25519PrivateKey):
+    study, other = study_named("spine"), study_named("spine", rounds=6)
+    for signature in ("", sign_study(other, key), sign_study(study, new_study_key()), "fedct-study-1"):
+        with pytest.raises(TrustError):
+            joined.approve(study, signature)
+        assert not joined.is_approved(study)
+    joined.approve(study, sign_study(study, key))
+    assert joined.is_approved(study)
+    assert not joined.is_approved(other)
+
+
+def test_an_approval_put_in_place_without_a_valid_signature_is_none(joined: Site, key: Ed25519PrivateKey):
+    study = study_named("spine")
+    joined.approve(study, sign_study(study, key))
+    signature = joined.folder / "approved" / f"{study.digest}.json.sig"
+    for content in (sign_study(study, new_study_key()).encode(), b"", b"\xff"):
+        signature.write_bytes(content)
+        assert not joined.is_approved(study)
+        assert not joined.has_approved(study.digest)
+    signature.unlink()
+    assert not joined.is_approved(study)
+    assert not joined.has_approved(study.digest)
+
+
+def test_a_site_that_neither_joined_nor_is_simulated_approves_nothing(tmp_path: Path, key: Ed25519PrivateKey):
+    alone, study = create_site(tmp_path / "alone", SiteConfig(name="alone")), study_named("spine")
+    with pytest.raises(TrustError, match="joined no coordinator"):
+        alone.approve(study, sign_study(study, key))
+    (alone.folder / "approved").mkdir()
+    (alone.folder / "approved" / f"{study.digest}.json").write_text(study.canonical_json())
+    assert not alone.is_approved(study)
+
+
+def test_an_approval_taken_back_is_none(joined: Site, key: Ed25519PrivateKey):
+    study = study_named("spine")
+    assert joined.withdraw(study) is False
+    joined.approve(study, sign_study(study, key))
+    assert joined.withdraw(study) is True
+    assert not joined.is_approved(study)
+    assert list((joined.folder / "approved").iterdir()) == []
 
 
 @pytest.mark.parametrize("title", ["\x7f", "\U0001f3e5", 'a "quoted" \\ back\nslash', "\u2028"])
