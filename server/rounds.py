@@ -1,35 +1,42 @@
-"""The rounds of a study: ask, collect, aggregate, checkpoint.
+"""The rounds of a study: gather, ask, collect, aggregate.
 
-Participation rule: every connected site that says it is ready is asked in every round; a round
-counts when at least ``minimum_sites`` updates arrive before the deadline, and fails the run
-otherwise. Updates are folded into a running mean as they come, so memory does not grow with sites.
-A reply for another round or study is dropped and named.
+Participation rule: every site that is connected and has said that it is ready is asked at the beginning of a round,
+but for those that may still be at work on an old one. A round counts when at least ``minimum_sites`` updates arrive
+before the deadline, and fails the run otherwise. A message that was lost is sent again once (``server.asking``); a
+site that comes in the middle of a round is asked in the next. Updates are taken one at a time and given to the strategy
+(``server.aggregation``), which folds them in or writes them to disk, so memory does not grow with sites. A reply for
+another round, study or site is dropped and named.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 from torch import nn
 
-from common import messages
 from common.errors import FedctError, QuorumError, RunError
-from common.messages import Hello, Reply, Request
+from common.messages import Reply
 from common.metrics import Counts
-from common.models.weights import Vector, load_vector, save_weights, to_vector
+from common.models import parts
 from common.study import Study
-from server.aggregation import STRATEGIES, RunningMean, State
-from server.delivery import deliver, wait_for_nodes
+from server.aggregation import Aggregate, State, Vector, begin
+from server.asking import POLL_SECONDS, Asking, Question
+from server.delivery import Post, Presence
+from server.letters import Letters
+from server.replies import config_of, update_of, what_is_wrong
 from server.results import Participation
+from server.roster import HELLO_SECONDS, Roster
 from server.run_folder import RunFolder
 
-HELLO_SECONDS = 600.0
+RETURN_SECONDS = 60.0  # how long a resumed run waits for the sites that it had
 
 
 @dataclass
@@ -50,6 +57,11 @@ class Outcome:
         """How many sites took part."""
         return sum(p.status == "ok" for p in self.participation)
 
+    @property
+    def reasons(self) -> str:
+        """Who did not take part, and why, in one line."""
+        return ", ".join(f"{p.site} {p.status} ({p.reason})" for p in self.participation if p.status != "ok")
+
     def pooled(self) -> tuple[Counts | None, float]:
         """Counts of all sites together, and the standard deviation of their noise."""
         if not self.counts:
@@ -60,45 +72,77 @@ class Outcome:
 
 
 class Rounds:
-    """Runs the rounds of one study over a Flower grid; ``model`` holds the global weights."""
+    """Runs the rounds of one study over a Flower grid; ``model`` holds the global weights.
 
-    def __init__(self, grid: Grid, study: Study, model: nn.Module, folder: RunFolder, seed: int) -> None:
-        self._grid, self._study, self._model, self._folder, self._seed = grid, study, model, folder, seed
-        self._sites: dict[int, str] = {}  # node -> site
-        self._unready: dict[str, str] = {}  # site -> code
-        self._state: State = {}
+    ``state``: what the strategy carries from round to round. ``expected``: sites of an earlier attempt at this run.
+    ``admitted``: nodes bear the names of the registry.
+    """
 
-    def gather(self) -> list[str]:
-        """Learn which sites are there. Raises QuorumError when fewer than the minimum are ready."""
-        minimum = self._study.federation.minimum_sites
-        nodes = wait_for_nodes(self._grid, minimum, self._deadline)
-        request = self._request(1)
-        seconds = min(self._deadline, HELLO_SECONDS)
-        for node, message in deliver(
-            self._grid, dict.fromkeys(nodes, request), MessageType.QUERY, group="hello", seconds=seconds
-        ):
-            self._welcome(node, message)
-        self._folder.event("sites", ready=sorted(self._sites.values()), not_ready=self._unready)
-        if len(self._sites) < minimum:
-            reasons = ", ".join(f"{site} ({code})" for site, code in sorted(self._unready.items())) or "no other site"
+    def __init__(
+        self,
+        grid: Grid,
+        study: Study,
+        model: nn.Module,
+        folder: RunFolder,
+        seed: int,
+        *,
+        admitted: bool = False,
+        state: State | None = None,
+        expected: Iterable[str] = (),
+    ) -> None:
+        self._study, self._model, self._folder = study, model, folder
+        self._letters = Letters(study, model, seed)
+        self._post = Post(grid, admitted=admitted)
+        self._roster = Roster(self._post, folder.event, expected)
+        self._state: State = state or {}
+        self._gathered = False
+        self._present: dict[int, Presence] = {}  # when the round was found to have enough sites
+
+    @property
+    def names(self) -> list[str]:
+        """Every site that was ever met, sorted."""
+        return self._roster.names
+
+    @property
+    def state(self) -> State:
+        """What the strategy carries to the next round."""
+        return self._state
+
+    def gather(self, round_: int) -> None:
+        """Wait until enough sites are ready for a round. Raises QuorumError when they are not by the deadline.
+
+        The first time all connected sites are asked, and waited for; later ones are asked as they come.
+        """
+        started, minimum = time.monotonic(), self._study.federation.minimum_sites
+        while True:
+            present = self._post.connected()
+            self._roster.look(present, self._letters.question(round_))
+            ready, seconds = self._roster.ready(present), time.monotonic() - started
+            if seconds > self._deadline or self._is_gathered(present, len(ready), seconds):
+                break
+            time.sleep(POLL_SECONDS)
+        self._gathered, self._present = True, present
+        if len(ready) < minimum:
+            unready = self._roster.not_asked(present)
+            reasons = ", ".join(f"{p.site} ({p.reason})" for p in unready) or "no other site"
             raise QuorumError(
-                f"{len(self._sites)} sites are ready; federation.minimum_sites is {minimum}. Not ready: {reasons}",
+                f"{len(ready)} sites are ready; federation.minimum_sites is {minimum}. Not ready: {reasons}",
                 "See each site's audit.log for the cause",
             )
-        return sorted([*self._sites.values(), *self._unready])
 
     def train(self, round_: int) -> Outcome:
         """One round: the global model moves by the strategy's step. Raises QuorumError below the minimum."""
-        mean = RunningMean(to_vector(self._model, trainable_only=True).size)
-        outcome = self._ask(MessageType.TRAIN, round_, mean)
-        if outcome.answered < self._study.federation.minimum_sites:
-            reasons = ", ".join(f"{p.site} {p.status} ({p.reason})" for p in outcome.participation if p.status != "ok")
-            raise QuorumError(
-                f"round {round_}: {outcome.answered} updates arrived; federation.minimum_sites is "
-                f"{self._study.federation.minimum_sites}. {reasons}",
-                "See each site's audit.log for the cause",
-            )
-        self._apply(mean.mean())
+        length = parts.size(parts.shared(self._model, self._study))
+        sites = len(self._roster.names)
+        with closing(begin(self._study, round_, length, sites, self._state, self._folder.inner)) as aggregate:
+            outcome = self._ask(MessageType.TRAIN, round_, aggregate)
+            if outcome.answered < self._study.federation.minimum_sites:
+                raise QuorumError(
+                    f"round {round_}: {outcome.answered} updates arrived; federation.minimum_sites is "
+                    f"{self._study.federation.minimum_sites}. {outcome.reasons}",
+                    "See each site's audit.log for the cause",
+                )
+            self._apply(aggregate)
         return outcome
 
     def evaluate(self, round_: int) -> Outcome:
@@ -109,53 +153,80 @@ class Rounds:
     def _deadline(self) -> float:
         return self._study.federation.deadline_minutes * 60
 
-    def _apply(self, update: Vector) -> None:
-        strategy = STRATEGIES[self._study.federation.strategy]
-        step, self._state = strategy(update, self._state, self._study.federation.server_learning_rate)
-        weights = to_vector(self._model, trainable_only=True) + step
-        if not np.isfinite(weights).all():
-            raise RunError("the global model is no longer finite", "Lower the learning rate")
-        load_vector(self._model, weights, trainable_only=True)
-        save_weights(self._folder.checkpoint_file, self._model, {"study": self._study.digest})
+    def _is_gathered(self, present: Mapping[int, Presence], ready: int, seconds: float) -> bool:
+        minimum = self._study.federation.minimum_sites
+        if self._gathered:
+            return ready >= minimum or not self._roster.may_come(present)
+        if seconds < RETURN_SECONDS and len(present) < self._roster.expected:
+            return False
+        return len(present) >= minimum and (not self._roster.answering(present) or seconds > HELLO_SECONDS)
 
-    def _ask(self, kind: str, round_: int, mean: RunningMean | None) -> Outcome:
-        started = time.monotonic()
-        weights = to_vector(self._model)
-        content = self._request(round_)
-        content[messages.MODEL] = ArrayRecord({messages.ARRAY: Array(weights)})
-        outcome = Outcome(bytes_down=weights.nbytes * len(self._sites))
-        outcome.participation += [Participation(site=s, status="refused", reason=c) for s, c in self._unready.items()]
-        missing = dict(self._sites)
-        replies = deliver(
-            self._grid, dict.fromkeys(self._sites, content), kind, group=str(round_), seconds=self._deadline
+    def _apply(self, aggregate: Aggregate) -> None:
+        step, self._state = aggregate.step()
+        if not parts.add(parts.shared(self._model, self._study), step):
+            raise RunError("the global model is no longer finite", "Lower the learning rate")
+
+    def _ask(self, kind: str, round_: int, aggregate: Aggregate | None) -> Outcome:
+        started, outcome = time.monotonic(), Outcome()
+        present, self._present = self._present or self._post.connected(), {}
+        hello = self._letters.question(round_)
+        sites = self._roster.ready(present)
+        outcome.participation += self._roster.not_asked(present)
+        corrected = aggregate.correction if aggregate and self._study.federation.strategy == "scaffold" else None
+        self._letters.bytes = 0
+        asking = Asking(
+            self._post,
+            Question(
+                lambda nodes: self._letters.with_model(round_, {node: sites[node] for node in nodes}, corrected),
+                hello,
+                kind,
+                round_,
+                self._deadline,
+            ),
+            sites,
+            present,
+            enough=lambda: outcome.answered >= self._study.federation.minimum_sites,
+            meanwhile=partial(self._roster.look, hello=hello),
+            note=self._folder.event,
         )
-        for node, message in replies:
-            part = self._take(missing.pop(node), message, round_, mean, outcome, time.monotonic() - started)
-            outcome.participation.append(part)
-            self._folder.event("reply", round=round_, site=part.site, status=part.status, reason=part.reason)
-        outcome.participation += [
-            Participation(site=site, status="late", reason="deadline") for site in missing.values()
-        ]
+        for node, message in asking.replies():
+            part = self._take(sites[node], message, round_, aggregate, outcome, time.monotonic() - started)
+            del message  # one update in memory at a time
+            self._letters.arrived(node, part.reason)
+            self._enter(part, round_, outcome)
+        for node, reason in asking.failed.items():
+            self._enter(Participation(site=sites[node], status="failed", reason=reason), round_, outcome)
+        for site in asking.late.values():
+            self._enter(Participation(site=site, status="late", reason="deadline"), round_, outcome)
+        self._roster.late([*asking.late, *(node for node, reason in asking.failed.items() if reason == "offline")])
         outcome.participation.sort(key=lambda p: p.site)
+        outcome.bytes_down = self._letters.bytes
         outcome.seconds = time.monotonic() - started
         return outcome
 
+    def _enter(self, part: Participation, round_: int, outcome: Outcome) -> None:
+        outcome.participation.append(part)
+        self._folder.event("reply", round=round_, **part.model_dump(mode="json"))
+
     def _take(
-        self, site: str, message: Message, round_: int, mean: RunningMean | None, outcome: Outcome, seconds: float
+        self, site: str, message: Message, round_: int, aggregate: Aggregate | None, outcome: Outcome, seconds: float
     ) -> Participation:
         """Check one reply and fold it in; whatever is wrong with it becomes a status and a code."""
         if message.has_error():
             return Participation(site=site, status="failed", reason=f"flower-{message.error.code}", seconds=seconds)
         try:
-            reply = Reply.from_config(dict(_config(message)))
-            if (reply.site, reply.study_digest, reply.round) != (site, self._study.digest, round_):
-                return Participation(site=site, status="failed", reason="wrong-reply", seconds=seconds)
+            reply = Reply.from_config(config_of(message))
+            if wrong := what_is_wrong(reply, site, self._study, round_):
+                return Participation(site=site, status="failed", reason=wrong, seconds=seconds)
             if reply.status == "ok":
                 counts = reply.parse_counts(self._study)
-                if mean is not None:
-                    update = _update(message)
-                    mean.add(update)
-                    outcome.bytes_up += update.nbytes
+                if aggregate is not None:
+                    length = parts.size(parts.shared(self._model, self._study))
+                    update, size = update_of(message, reply.exponent, self._study.federation.wire, length)
+                    if not self._short_enough(update):
+                        return Participation(site=site, status="failed", reason="update-too-large", seconds=seconds)
+                    aggregate.add(site, update)
+                    outcome.bytes_up += size
                 if counts is not None:
                     outcome.counts[site], outcome.counts_std[site] = counts, reply.counts_std
                 outcome.modes[site], outcome.epsilon[site] = reply.evaluation, reply.epsilon
@@ -163,40 +234,6 @@ class Rounds:
             return Participation(site=site, status="failed", reason="bad-reply", seconds=seconds)
         return Participation(site=site, status=reply.status, reason=reply.code, seconds=seconds)
 
-    def _request(self, round_: int) -> RecordDict:
-        request = Request(study=self._study.canonical_json(), round=round_, seed=self._seed)
-        return RecordDict({messages.CONFIG: ConfigRecord(request.to_config())})
-
-    def _welcome(self, node: int, message: Message) -> None:
-        """Enter a site on the roster; a name that another node holds already is not taken twice."""
-        try:
-            if message.has_error():
-                raise RunError("node error")
-            hello = Hello.from_config(dict(_config(message)))
-        except (FedctError, KeyError, TypeError):
-            self._unready[f"node-{node}"] = "bad-hello"
-            return
-        if hello.site in _names(self._sites.values(), self._unready):
-            self._unready[f"node-{node}"] = "name-taken"
-        elif hello.ready:
-            self._sites[node] = hello.site
-        else:
-            self._unready[hello.site] = hello.code
-
-
-def _names(*groups: Iterable[str]) -> set[str]:
-    return {name for group in groups for name in group}
-
-
-def _config(message: Message) -> ConfigRecord:
-    record = message.content[messages.CONFIG]
-    if not isinstance(record, ConfigRecord):
-        raise TypeError("not a ConfigRecord")
-    return record
-
-
-def _update(message: Message) -> Vector:
-    record = message.content[messages.UPDATE]
-    if not isinstance(record, ArrayRecord):
-        raise TypeError("not an ArrayRecord")
-    return record[messages.ARRAY].numpy()
+    def _short_enough(self, update: Vector) -> bool:
+        longest = self._study.federation.update_norm
+        return longest is None or float(np.linalg.norm(update)) <= longest

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from server.aggregation.fedavg import State
-from server.aggregation.mean import Vector
+from server.aggregation.vectors import State, Vector
 
 BETA1, BETA2, TAU = np.float32(0.9), np.float32(0.99), np.float32(1e-3)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from server.aggregation.fedavg import State
-from server.aggregation.mean import Vector
+from server.aggregation.vectors import State, Vector
 
 MOMENTUM = np.float32(0.9)
 
