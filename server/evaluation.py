@@ -11,6 +11,7 @@ balanced accuracy  MOVER over the classes' Wilson intervals (Zou and Donner, Sta
 macro F1, AUROC    mean of the classes' lower and of their upper limits: valid, and wide, however the
                    classes depend on one another
 log loss           normal, from the variance within the histogram
+others             see ``server.calibration``
 =================  =====================================================================================
 
 None of them collapses at 0 or 1. They hold for cases drawn at random from the same hospitals; they
@@ -29,21 +30,22 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import brentq
 
 from common import metrics
 from common.metrics import Counts
+from server.calibration import (
+    average_precision,
+    brier,
+    calibration_error,
+    kappa,
+    operating_points,
+    reliability_curves,
+)
+from server.intervals import Z, auroc_interval, no_figure, proportion, square, widen
 from server.results import ClassMetrics, Estimate, FinalMetrics, Metrics, RocCurve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from common.metrics import Floats
-
-Z = 1.959963984540054  # 97.5 % point of the normal distribution
-MIN_CASES = 5.0
-NOISE_MARGIN = 4.0  # a denominator within this many standard deviations of its noise is not used
-Interval = tuple[float, float]
 
 
 def evaluate(counts: Counts, classes: Sequence[str], noise_std: float = 0.0) -> Metrics:
@@ -64,11 +66,15 @@ def evaluate(counts: Counts, classes: Sequence[str], noise_std: float = 0.0) -> 
         cases=_total(real),
         noise_std=noise_std,
         confusion=tuple(tuple(row) for row in real.confusion.tolist()),
-        accuracy=_proportion(float(np.trace(real.confusion)), _total(real), noise_std, (size, size * size - size)),
+        accuracy=proportion(float(np.trace(real.confusion)), _total(real), noise_std, (size, size * size - size)),
         balanced_accuracy=_mover([item.sensitivity for item in per_class]),
         macro_f1=_mean([item.f1 for item in per_class]),
         macro_auroc=_mean([item.auroc for item in per_class]),
+        macro_auprc=_mean([item.auprc for item in per_class]),
+        kappa=kappa(real, noise_std),
         log_loss=_log_loss(real, noise_std),
+        brier=brier(counts, noise_std),
+        calibration_error=calibration_error(real, noise_std),
         classes=per_class,
     )
 
@@ -86,6 +92,8 @@ def final_metrics(released: Mapping[str, tuple[Counts, float]], classes: Sequenc
         pooled=evaluate(pooled, classes, noise_std),
         per_site={site: evaluate(counts, classes, noise) for site, (counts, noise) in sorted(released.items())},
         roc=roc_curves(pooled, classes),
+        reliability=reliability_curves(pooled, classes, noise_std),
+        operating=operating_points(released, classes),
     )
 
 
@@ -103,33 +111,6 @@ def roc_curves(counts: Counts, classes: Sequence[str]) -> tuple[RocCurve, ...]:
     return tuple(curves)
 
 
-def wilson(hits: float, cases: float) -> Interval:
-    """95 % Wilson score interval of ``hits`` out of ``cases`` > 0; both may be fractional."""
-    share, square = hits / cases, Z * Z
-    centre = (share + square / (2 * cases)) / (1 + square / cases)
-    half = Z * math.sqrt(share * (1 - share) / cases + square / (4 * cases * cases)) / (1 + square / cases)
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
-
-
-def auroc_interval(area: float, positives: float, negatives: float) -> Interval:
-    """95 % interval of an AUROC: the areas t with (t - area)^2 <= z^2 V(t).
-
-    V(t) = t (1 - t) [1 + N (1 - t) / (2 - t) + N t / (1 + t)] / (positives * negatives), where
-    N = (positives + negatives) / 2 - 1 (Newcombe 2006, method 5).
-    """
-    mean = max((positives + negatives) / 2 - 1, 0.0)
-
-    def excess(t: float) -> float:
-        shape = 1 + mean * (1 - t) / (2 - t) + mean * t / (1 + t)
-        return (t - area) ** 2 - Z * Z * t * (1 - t) * shape / (positives * negatives)
-
-    # excess is not negative at 0 and at 1; strictly inside, at the area or next to it, it is negative.
-    inside = min(max(area, 1e-9), 1 - 1e-9)
-    low = float(brentq(excess, 0.0, inside)) if area > 0 else 0.0
-    high = float(brentq(excess, inside, 1.0)) if area < 1 else 1.0
-    return low, high
-
-
 def _class_metrics(real: Counts, index: int, name: str, noise: float) -> ClassMetrics:
     """One class against the rest. Entries behind each count matter for the noise: see the module."""
     tp, fp, fn, tn = (float(values[index]) for values in metrics.one_vs_rest(real))
@@ -137,28 +118,18 @@ def _class_metrics(real: Counts, index: int, name: str, noise: float) -> ClassMe
     return ClassMetrics(
         name=name,
         cases=tp + fn,
-        sensitivity=_proportion(tp, tp + fn, noise, (1, others)),
-        specificity=_proportion(tn, tn + fp, noise, (others * others, others)),
-        ppv=_proportion(tp, tp + fp, noise, (1, others)),
-        npv=_proportion(tn, tn + fn, noise, (others * others, others)),
+        sensitivity=proportion(tp, tp + fn, noise, (1, others)),
+        specificity=proportion(tn, tn + fp, noise, (others * others, others)),
+        ppv=proportion(tp, tp + fp, noise, (1, others)),
+        npv=proportion(tn, tn + fn, noise, (others * others, others)),
         f1=_f1(tp, tp + fp + fn, noise, others),
         auroc=_auroc(real, index, noise),
+        auprc=average_precision(real, index, noise),
     )
 
 
-def _proportion(hits: float, cases: float, noise: float, entries: tuple[int, int]) -> Estimate:
-    """``hits`` / ``cases``; ``entries``: how many counts the hits sum over, and the misses."""
-    note = _note(cases, noise, sum(entries))
-    if note is not None:
-        return note.model_copy(update={"hits": hits})
-    share = hits / cases
-    variance = noise**2 * (entries[0] * (1 - share) ** 2 + entries[1] * share**2) / cases**2
-    low, high = _widen(share, wilson(hits, cases), variance)
-    return Estimate(value=share, low=low, high=high, hits=hits, cases=cases)
-
-
 def _f1(tp: float, union: float, noise: float, others: int) -> Estimate:
-    jaccard = _proportion(tp, union, noise, (1, 2 * others))
+    jaccard = proportion(tp, union, noise, (1, 2 * others))
     if jaccard.value is None or jaccard.low is None or jaccard.high is None:
         return jaccard.model_copy(update={"hits": None})
     value, low, high = (2 * x / (1 + x) for x in (jaccard.value, jaccard.low, jaccard.high))
@@ -169,30 +140,30 @@ def _auroc(real: Counts, index: int, noise: float) -> Estimate:
     """AUROC of one class; ``cases`` is the smaller side, on which the figure rests."""
     negatives, positives = real.scores[index]
     below, above = float(negatives.sum()), float(positives.sum())
-    note = _note(min(below, above), noise, real.confusion.size - real.classes)
+    note = no_figure(min(below, above), noise, real.confusion.size - real.classes)
     if note is not None:
         return note
     area = min(1.0, max(0.0, float(metrics.auroc(real)[index])))
     # What one more positive, or negative, in each bin would win.
     of_positive = (negatives.cumsum() - negatives / 2) / below
     of_negative = 1 - (positives.cumsum() - positives / 2) / above
-    variance = noise**2 * (_square(of_positive - area) / above**2 + _square(of_negative - area) / below**2)
+    variance = noise**2 * (square(of_positive - area) / above**2 + square(of_negative - area) / below**2)
     slack = float(metrics.auroc_binning_error(real)[index])
-    low, high = _widen(area, auroc_interval(area, above, below), variance)
+    low, high = widen(area, auroc_interval(area, above, below), variance)
     return Estimate(value=area, low=max(0.0, low - slack), high=min(1.0, high + slack), cases=min(below, above))
 
 
 def _log_loss(real: Counts, noise: float) -> Estimate:
     histogram = real.scores[:, 1].sum(axis=0)
     size = float(histogram.sum())
-    note = _note(size, noise, real.confusion.size)
+    note = no_figure(size, noise, real.confusion.size)
     if note is not None:
         return note
     losses = metrics.bin_losses(real.bins)
     value = metrics.log_loss(real)
     sampling = float((histogram * (losses - value) ** 2).sum()) / size**2
     # Each bin of this histogram is a sum over classes, so its noise is too.
-    released = noise**2 * real.classes * _square(losses - value) / size**2
+    released = noise**2 * real.classes * square(losses - value) / size**2
     half = Z * math.sqrt(sampling + released)
     return Estimate(value=value, low=max(0.0, value - half), high=value + half, cases=size)
 
@@ -220,30 +191,6 @@ def _mean(parts: Sequence[Estimate]) -> Estimate:
         return Estimate(cases=worst.cases, note=worst.note)
     value, low, high = (sum(getattr(part, field) for part in parts) / len(parts) for field in ("value", "low", "high"))
     return Estimate(value=value, low=low, high=high, cases=fewest.cases)
-
-
-def _note(cases: float, noise: float, entries: int) -> Estimate | None:
-    """An estimate without a value if ``cases`` are too few for one, else None."""
-    if cases <= 0 and noise == 0:
-        return Estimate(cases=0.0, note="no-cases")
-    if noise > 0 and cases < MIN_CASES + NOISE_MARGIN * noise * math.sqrt(entries):
-        return Estimate(cases=cases, note="noise")
-    # Weights such as 1/3 add up to a little less than the whole.
-    if cases < MIN_CASES - 1e-6:
-        return Estimate(cases=cases, note="few-cases")
-    return None
-
-
-def _widen(value: float, interval: Interval, variance: float) -> Interval:
-    """Limits moved away from ``value`` for an independent error of this variance, within [0, 1]."""
-    spread = Z * math.sqrt(variance)
-    return max(0.0, value - math.hypot(value - interval[0], spread)), min(
-        1.0, value + math.hypot(interval[1] - value, spread)
-    )
-
-
-def _square(values: Floats) -> float:
-    return float((values**2).sum())
 
 
 def _total(real: Counts) -> float:

@@ -58,6 +58,7 @@ class ClassMetrics(_Frozen):
     npv: Estimate
     f1: Estimate
     auroc: Estimate
+    auprc: Estimate = Estimate()
 
 
 class Metrics(_Frozen):
@@ -65,7 +66,7 @@ class Metrics(_Frozen):
 
     ``confusion``: rows the true class, columns the predicted one, in patients, no negative entries.
     ``noise_std``: standard deviation of the noise on each count that was merged; 0 if all were exact.
-    ``log_loss`` is in nats; the other figures are in [0, 1].
+    ``log_loss`` is in nats, ``kappa`` in [-1, 1], ``brier`` in [0, 2]; the other figures are in [0, 1].
     """
 
     cases: Amount
@@ -75,7 +76,11 @@ class Metrics(_Frozen):
     balanced_accuracy: Estimate
     macro_f1: Estimate
     macro_auroc: Estimate
+    macro_auprc: Estimate = Estimate()
+    kappa: Estimate = Estimate()
     log_loss: Estimate
+    brier: Estimate = Estimate()
+    calibration_error: Estimate = Estimate()
     classes: tuple[ClassMetrics, ...]
 
 
@@ -87,12 +92,42 @@ class RocCurve(_Frozen):
     true_positive_rate: tuple[Share, ...]
 
 
+class ReliabilityPoint(_Frozen):
+    """Cases to which similar probabilities were given: their mean, and the share that were of the class."""
+
+    predicted: Share
+    observed: Estimate
+
+
+class ReliabilityCurve(_Frozen):
+    """Predicted against observed for one class, where there were enough cases; from low to high."""
+
+    name: Name
+    points: tuple[ReliabilityPoint, ...]
+
+
+class OperatingPoint(_Frozen):
+    """From which probability on to call a class so that ``wanted`` of its cases are called, and what that gives.
+
+    ``threshold`` is chosen on all hospitals together; sensitivity and specificity are those of each hospital's
+    cases at the threshold that the other hospitals choose.
+    """
+
+    name: Name
+    wanted: Share
+    threshold: Share
+    sensitivity: Estimate
+    specificity: Estimate
+
+
 class FinalMetrics(_Frozen):
     """The final model on held-out patients: of all hospitals that released counts, and of each."""
 
     pooled: Metrics | None = None
     per_site: dict[Name, Metrics] = {}
     roc: tuple[RocCurve, ...] = ()
+    reliability: tuple[ReliabilityCurve, ...] = ()
+    operating: tuple[OperatingPoint, ...] = ()
 
 
 class Comparison(_Frozen):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from server.results import Estimate, Metrics, Results, RocCurve, RoundRecord
+    from server.results import Estimate, Metrics, ReliabilityCurve, Results, RocCurve, RoundRecord
 
 SMALL = (4.4, 3.3)
 WIDE = 6.8
@@ -87,6 +87,25 @@ def roc(curves: Sequence[RocCurve], metrics: Metrics) -> str:
     _percent_axis(axes, "both")
     axes.legend(loc="lower right", title="AUROC", title_fontsize=8, alignment="right")
     return svg.to_svg(figure, "ROC curves, one for each class against the rest")
+
+
+def reliability(curves: Sequence[ReliabilityCurve]) -> str:
+    """Predicted against observed for each class, with intervals; on the dashed line the model means what it says."""
+    figure, axes = svg.new_figure(SMALL[0], 3.6)
+    axes.plot([0, 1], [0, 1], color=svg.MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+    for number, (one, (colour, line)) in enumerate(zip(curves, svg.cycle_colours(len(curves)), strict=True)):
+        if not one.points:
+            continue
+        x, y = [p.predicted for p in one.points], [p.observed.value or 0.0 for p in one.points]
+        label = svg.short(one.name, 18) if number < 8 else "_hidden"
+        axes.plot(x, y, color=colour, linestyle=line, marker="o", markersize=3.5, linewidth=1.4, label=label)
+        axes.vlines(x, [p.observed.low or 0.0 for p in one.points], [p.observed.high or 0.0 for p in one.points],
+                    color=colour, linewidth=0.9, alpha=0.7)  # fmt: skip
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set(xlabel="probability given by the model", ylabel="share that were of the class")
+    _percent_axis(axes, "both")
+    axes.legend(loc="upper left")
+    return svg.to_svg(figure, "Reliability: predicted probability against the share that were of the class")
 
 
 def curve(results: Results, field: str, label: str, *, share: bool) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from common.files import write_atomic
+from common.pages import page_environment
 from server.report import figures, story, svg, words
 
 if TYPE_CHECKING:
@@ -24,7 +24,13 @@ SHARED_FIELDS = (
     ("Balanced accuracy", "balanced_accuracy", True),
     ("Mean F1", "macro_f1", False),
     ("Mean AUROC", "macro_auroc", False),
+    ("Mean AUPRC", "macro_auprc", False),
+    ("Kappa", "kappa", False),
+)
+CALIBRATION_FIELDS = (
     ("Log loss", "log_loss", False),
+    ("Brier score", "brier", False),
+    ("Calibration error", "calibration_error", False),
 )
 CLASS_FIELDS = (
     ("Sensitivity", "sensitivity", True),
@@ -33,6 +39,7 @@ CLASS_FIELDS = (
     ("NPV", "npv", True),
     ("F1", "f1", False),
     ("AUROC", "auroc", False),
+    ("AUPRC", "auprc", False),
 )
 
 
@@ -44,13 +51,7 @@ def render_report(results: Results, out: Path) -> Path:
 
 def page(results: Results) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("server.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("server.report")
     environment.globals.update(words=words, value=words.value, interval=words.interval, basis=words.basis)
     pooled = results.final.pooled
     return environment.get_template("report.html.j2").render(
@@ -69,7 +70,9 @@ def page(results: Results) -> str:
         rows=_hospital_rows(results),
         overall=_overall(results) if pooled else [],
         shared_fields=SHARED_FIELDS,
+        calibration_fields=CALIBRATION_FIELDS,
         class_fields=CLASS_FIELDS,
+        calibration=story.calibration(results),
         traffic=_traffic(results),
     )
 
@@ -83,6 +86,8 @@ def _figures(results: Results) -> dict[str, str]:
             found["confusion"] = figures.confusion(pooled)
         if pooled is not None and (curves := figures.readable_curves(results)):
             found["roc"] = figures.roc(curves, pooled)
+        if any(curve.points for curve in results.final.reliability):
+            found["reliability"] = figures.reliability(results.final.reliability)
         if figures.has_curve(results):
             found["accuracy"] = figures.curve(results, "accuracy", "accuracy", share=True)
             found["loss"] = figures.curve(results, "log_loss", "log loss", share=False)

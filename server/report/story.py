@@ -72,6 +72,20 @@ def key_figures(results: Results) -> list[KeyFigure]:
     return found
 
 
+def calibration(results: Results) -> str:
+    """How often the model was right where it was surest, for the class of which there are most such cases."""
+    sure = [
+        (one.name, one.points[-1]) for one in results.final.reliability if one.points and one.points[-1].predicted > 0.5
+    ]
+    if not sure:
+        return ""
+    name, point = max(sure, key=lambda item: item[1].observed.cases)
+    return (
+        f"Where it was surest of {name}, it said {words.percent(point.predicted)} on average, and "
+        f"{words.value(point.observed)} ({words.interval(point.observed)}) of these cases were."
+    )
+
+
 def missed(results: Results) -> list[Missed]:
     """Every round that a site did not complete, grouped by site, status and reason."""
     groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)

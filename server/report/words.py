@@ -34,6 +34,12 @@ REASONS = {
     "policy-3-epsilon": "its policy allows a smaller epsilon only",
     "policy-4-delta": "its policy allows a smaller delta only",
     "policy-5-round": "it was asked for a round that the study does not have",
+    "policy-6-steps": "its policy allows fewer steps only",
+    "policy-7-model": "its policy allows a smaller network only",
+    "policy-8-rounds-a-day": "it had begun as many rounds in a day as its policy allows",
+    "policy-9-hours": "its policy allows rounds at other hours only",
+    "not-trusted": "a key or signature did not hold",
+    "coordinator-invalid": "an error at the site",
     "deadline": "no answer before the deadline",
     "bad-reply": "its reply did not fit the schema",
     "wrong-reply": "its reply was for another round, study or site",
@@ -237,14 +243,23 @@ def _model(study: dict[str, Any]) -> str:
 
 def network(study: dict[str, Any]) -> str:
     """``ResNet-18`` for resnet18."""
-    return str(get(study, "model.name", "network")).replace("resnet", "ResNet-")
+    name = str(get(study, "model.name", "network"))
+    return name.replace("resnet", "ResNet-").replace("plain18", "plain network of 18 layers")
 
 
 def _training(study: dict[str, Any]) -> str:
     steps, rounds = get(study, "training.local_steps"), get(study, "federation.rounds")
     if steps is None or rounds is None:
         return ""
-    strategy = {"fedavg": "averages them", "fedavgm": "averages them with momentum"}
+    strategy = {
+        "fedavg": "averages them",
+        "fedprox": "averages them",
+        "scaffold": "averages them and corrects each hospital's drift",
+        "fedavgm": "averages them with momentum",
+        "median": "takes the median of each weight",
+        "trimmed-mean": "averages them without the highest and lowest of each weight",
+        "multi-krum": "averages those that lie near each other",
+    }
     joining = strategy.get(str(get(study, "federation.strategy")), "combines them with an adaptive optimizer")
     optimizer = {"sgd": "SGD", "adamw": "AdamW"}.get(str(get(study, "training.optimizer")), "")
     return (
@@ -259,6 +274,11 @@ def _held_out(study: dict[str, Any]) -> str:
     if share is None:
         return ""
     text = f"Each hospital keeps about {figure(100 * share)} % of its patients out of training and tests on them."
+    if folds := get(study, "evaluation.folds"):
+        text = (
+            f"Each hospital's patients are split into {folds} folds; fold {get(study, 'evaluation.fold')} is kept out "
+            "of training, and tested on."
+        )
     if get(study, "task.label_level") in ("slice", "series", "study"):
         text += " A patient with several labelled images counts as one case, shared among the images."
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,14 +14,24 @@ from flwr.supercore.task_identity import TaskIdentity
 from common import messages
 from common.messages import Hello, Request
 from common.metrics import Counts
+from common.models.resnet import build_model
 
 
 class MemoryGrid(Grid):
-    """``peers``: node -> function(message) -> reply Message, or None for silence."""
+    """``peers``: node -> function(message) -> reply Message, or None for silence.
 
-    def __init__(self, peers: dict[int, Callable[[Message], Message | None]]) -> None:
-        self.peers = peers
+    ``names``: what the nodes were admitted as. ``absent``: nodes that are not connected. ``script``: called with the
+    grid each time that somebody looks who is there.
+    """
+
+    def __init__(
+        self, peers: dict[int, Callable[[Message], Message | None]], names: dict[int, str] | None = None
+    ) -> None:
+        self.peers, self.names = peers, names or {}
         self.sent: list[Message] = []
+        self.absent: set[int] = set()
+        self.since: dict[int, str] = {}
+        self.script: Callable[[MemoryGrid], None] = lambda _: None
         self._ready: dict[str, Message] = {}
 
     def set_run(self, run) -> None: ...
@@ -33,21 +44,37 @@ class MemoryGrid(Grid):
         raise NotImplementedError
 
     def get_node_ids(self) -> Iterable[int]:
-        return list(self.peers)
+        self.script(self)
+        return [node for node in self.peers if node not in self.absent]
+
+    def get_nodes(self):
+        return [
+            SimpleNamespace(node_id=node, name=self.names.get(node, ""), last_activated_at=self.since.get(node, ""))
+            for node in self.get_node_ids()
+        ]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         ids = []
         for message in messages:
             message.metadata.__dict__["_message_id"] = f"m{len(self.sent)}"
             self.sent.append(message)
-            reply = self.peers[message.metadata.dst_node_id](message)
-            if reply is not None:
-                self._ready[message.metadata.message_id] = reply
+            self.answer(message, self.peers[message.metadata.dst_node_id](message))
             ids.append(message.metadata.message_id)
         return ids
 
+    def answer(self, message: Message, reply: Message | None) -> None:
+        if reply is not None:
+            self._ready[message.metadata.message_id] = reply
+
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return [self._ready.pop(i) for i in list(message_ids) if i in self._ready]
+        (name,) = message_ids  # one update in memory at a time
+        node = next(m.metadata.dst_node_id for m in self.sent if m.metadata.message_id == name)
+        assert node not in self.absent, "Flower would answer for an absent node with an error, for good"
+        return [self._ready.pop(name)] if name in self._ready else []
+
+    def to(self, node: int, kind: str) -> list[Message]:
+        """What was sent to a node, of this kind."""
+        return [m for m in self.sent if (m.metadata.dst_node_id, m.metadata.message_type) == (node, kind)]
 
     def send_and_receive(self, messages, *, timeout=None):
         raise NotImplementedError
@@ -56,8 +83,10 @@ class MemoryGrid(Grid):
 class Peer:
     """A site; ``edit`` turns its honest reply and update into a hostile one."""
 
-    def __init__(self, site: str, edit=None, hello=None, silent_after: int | None = None) -> None:
-        self.site, self.edit, self.hello, self.silent_after = site, edit, hello, silent_after
+    def __init__(
+        self, site: str, edit=None, hello=None, silent_after: int | None = None, size: int | None = None
+    ) -> None:
+        self.site, self.edit, self.hello, self.silent_after, self.size = site, edit, hello, silent_after, size
 
     def __call__(self, message: Message) -> Message | None:
         request = Request.from_config(dict(message.content[messages.CONFIG]))
@@ -67,10 +96,10 @@ class Peer:
             return Message(RecordDict({messages.CONFIG: ConfigRecord(answer.to_config())}), reply_to=message)
         if self.silent_after is not None and request.round > self.silent_after:
             return None
-        size = message.content[messages.MODEL][messages.ARRAY].numpy().size
+        size = self.size or sum(p.numel() for p in build_model(study, device="meta").parameters() if p.requires_grad)
         counts = Counts.of(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), study.evaluation.score_bins)
         reply = {
-            "version": 1,
+            "version": messages.VERSION,
             "site": self.site,
             "study_digest": study.digest,
             "round": request.round,

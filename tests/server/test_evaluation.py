@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from common import metrics
 from common.metrics import Counts
-from server.evaluation import auroc_interval, evaluate, final_metrics, roc_curves, wilson
+from server.evaluation import evaluate, final_metrics, roc_curves
+from server.intervals import auroc_interval, wilson
 
 CLASSES = ("compression", "burst", "normal")
 
@@ -87,9 +88,10 @@ def test_every_interval_holds_its_own_value():
         parts = [
             getattr(c, name)
             for c in found.classes
-            for name in ("sensitivity", "specificity", "ppv", "npv", "f1", "auroc")
+            for name in ("sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "auprc")
         ]
         parts += [found.accuracy, found.balanced_accuracy, found.macro_f1, found.macro_auroc, found.log_loss]
+        parts += [found.macro_auprc, found.kappa, found.brier]
         assert all(holds(part, part.value) for part in parts if part.value is not None)
         assert sum(part.value is not None for part in parts) > 15
 
@@ -107,6 +109,10 @@ def test_exact_intervals_hold_about_95_times_in_100():
         lambda m: m.classes[0].sensitivity,
         lambda m: m.classes[1].f1,
         lambda m: m.classes[2].auroc,
+        lambda m: m.classes[2].auprc,
+        lambda m: m.macro_auprc,
+        lambda m: m.kappa,
+        lambda m: m.brier,
     ):
         held = np.mean([holds(read(m), read(truth).value) for m in made])
         assert held >= 0.91, held
@@ -121,7 +127,15 @@ def test_intervals_of_noised_counts_hold_about_95_times_in_100(noise):
     size = 150 if noise < 2 else 600
     truth = evaluate(counts_of(rng, 200_000), CLASSES)
     made = [evaluate(noised(rng, counts_of(rng, size), noise), CLASSES, noise) for _ in range(200)]
-    for read in (lambda m: m.accuracy, lambda m: m.balanced_accuracy, lambda m: m.macro_auroc, lambda m: m.log_loss):
+    for read in (
+        lambda m: m.accuracy,
+        lambda m: m.balanced_accuracy,
+        lambda m: m.macro_auroc,
+        lambda m: m.log_loss,
+        lambda m: m.kappa,
+        lambda m: m.brier,
+        lambda m: m.macro_auprc,
+    ):
         known = [read(m) for m in made if read(m).value is not None]
         if len(known) > 20:
             held = np.mean([holds(e, read(truth).value) for e in known])

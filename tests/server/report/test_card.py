@@ -43,4 +43,4 @@ def test_escape_leaves_plain_text_alone():
 
 def test_tables_have_the_same_number_of_cells_in_each_row(results_of):
     rows = [line for line in model_card(results_of()).splitlines() if line.startswith("|")]
-    assert {row.count("|") for row in rows} == {4, 8}
+    assert {row.count("|") for row in rows} == {4, 9}
