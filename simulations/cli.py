@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from common.console import command_line, err, run_cli, say, stage
 from common.console import out as console
-from common.console import run_cli, say, stage
 from common.errors import UsageError
-from common.study import load_study
+from common.study import MOST_FOLDS, load_study
 
-app = typer.Typer(
-    help="Simulate a consortium of hospitals on one machine.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = command_line("Simulate a consortium of hospitals on one machine.")
 
 
 @app.command()
@@ -58,23 +56,118 @@ def split(
     say(f"{len(made)} sites in '{out}'")
 
 
+StudyArgument = Annotated[Path, typer.Argument(help="The study file.")]
+SitesOption = Annotated[Path, typer.Option(help="Folder of site folders.")]
+CompareOption = Annotated[str, typer.Option(help="Other ways to train, for comparison: local,central.")]
+FoldsOption = Annotated[
+    int | None, typer.Option("--cross-validation", min=2, max=MOST_FOLDS, help="Folds; each patient is tested once.")
+]
+LeaveOutOption = Annotated[
+    bool, typer.Option("--leave-one-out", help="Also train without each hospital, and test there.")
+]
+SeedOption = Annotated[int, typer.Option(help="Experiment seed; never reaches privacy noise.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
 @app.command()
 def run(
-    study: Annotated[Path, typer.Argument(help="The study file.")],
-    sites: Annotated[Path, typer.Option(help="Folder of site folders.")],
+    study: StudyArgument,
+    sites: SitesOption,
     out: Annotated[Path, typer.Option(help="Folder for results, report and model.")],
-    compare: Annotated[str, typer.Option(help="Comparisons to add: local,central.")] = "",
-    seed: Annotated[int, typer.Option(help="Experiment seed; never reaches privacy noise.")] = 0,
+    compare: CompareOption = "",
+    cross_validation: FoldsOption = None,
+    leave_one_out: LeaveOutOption = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a study over simulated hospitals through Flower, to a report."""
-    plan = load_study(study)
+    plan, kinds = load_study(study), [kind for kind in compare.split(",") if kind]
+    if cross_validation or leave_one_out:
+        _compete([study], sites, out, kinds, cross_validation, leave_one_out, seed, as_json)
+        return
     from server.report.table import summary_table
     from simulations.federation import run_federation
 
-    kinds = [kind for kind in compare.split(",") if kind]
-    results = run_federation(plan, sites, out, base=study.parent, seed=seed, kinds=kinds)
+    with _progress_apart(as_json):
+        results = run_federation(plan, sites, out, base=study.parent, seed=seed, kinds=kinds)
+    if as_json:
+        typer.echo(results.model_dump_json(indent=2))
+        return
     console.print(summary_table(results))
     say(f"Report: {(out / 'report.html').resolve()}")
+
+
+@app.command()
+def compare(
+    studies: Annotated[list[Path], typer.Argument(help="Study files.")],
+    sites: SitesOption,
+    out: Annotated[Path, typer.Option(help="Folder for the comparison, and a folder for each study.")],
+    compare: CompareOption = "",
+    cross_validation: FoldsOption = None,
+    leave_one_out: LeaveOutOption = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run several studies over the same hospitals and patients, and test what differs."""
+    kinds = [kind for kind in compare.split(",") if kind]
+    _compete(studies, sites, out, kinds, cross_validation, leave_one_out, seed, as_json)
+
+
+def _compete(
+    studies: list[Path],
+    sites: Path,
+    out: Path,
+    kinds: list[str],
+    folds: int | None,
+    leave_one_out: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Run what is to be compared; the findings, and where the page is."""
+    plans = [(load_study(study), study.parent) for study in studies]
+    from simulations.compare.contest import PAGE, Entry, compete
+    from simulations.compare.page import summary
+
+    with _progress_apart(as_json):
+        entries = [Entry(plan, base) for plan, base in plans]
+        found = compete(entries, sites, out, kinds=kinds, leave_one_out=leave_one_out, folds=folds, seed=seed)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    console.print(summary(found))
+    for line in found.findings:
+        say(line)
+    say(f"Comparison: {(out / PAGE).resolve()}")
+
+
+@contextlib.contextmanager
+def _progress_apart(apart: bool) -> Iterator[None]:
+    """With ``apart``, what is printed meanwhile goes to standard error, so that a program reads JSON alone."""
+    with contextlib.redirect_stdout(sys.stderr) if apart else contextlib.nullcontext():
+        yield
+
+
+@app.command()
+def audit(
+    study: Annotated[Path, typer.Argument(help="The study file.")],
+    canaries: Annotated[int, typer.Option(help="Planted patients of the one-run audit.")] = 1000,
+    out: Annotated[Path, typer.Option(help="Folder for audit.html and audit.json.")] = Path("audit"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Audit a study's privacy on synthetic patients: replay, canaries, attacks."""
+    plan = load_study(study)
+    from simulations.audit.run import PAGE, require_pass, write_audit
+    from simulations.audit.run import audit as run_audit
+
+    found = run_audit(plan, canaries, err if as_json else console)
+    write_audit(found, out)
+    if as_json:
+        typer.echo(found.to_json(), nl=False)
+    else:
+        for check in found.checks:
+            say(f"{'passed' if check.passed else 'FAILED'}  {check.part}, {check.name}: {check.found}")
+        say(f"Audit: {(out / PAGE).resolve()}")
+    require_pass(found)
 
 
 def _counts(text: str) -> tuple[int, ...] | None:

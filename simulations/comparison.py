@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 from client.ingest.cohort import Cohort, open_cohort
 from client.site import Site
-from client.training.evaluate import evaluate as count
 from client.training.local import train_round
 from common.children import begin_child
 from common.metrics import Counts
@@ -35,6 +34,7 @@ from common.privacy.plan import plan_for
 from common.study import Study
 from server.evaluation import evaluate
 from server.results import Comparison, Metrics
+from simulations.compare.judgements import Judgement
 
 LOCAL = "each hospital alone: same network, same steps, own patients only"
 CENTRAL = "all patients in one place: same network, same number of passes over the pooled patients"
@@ -76,29 +76,44 @@ class _Job:
     weights: Path | None
 
 
+@dataclass(frozen=True)
+class Compared:
+    """By kind: the figures, and what the model of each kind said of every hospital's own patients, by hospital."""
+
+    comparisons: dict[str, Comparison]
+    judgements: dict[str, dict[str, Judgement]]
+
+
 def compare(
     study: Study, sites: Sequence[Site], kinds: Sequence[str], seed: int, weights: Path | None, progress: Progress
-) -> dict[str, Comparison]:
-    """Train and evaluate the comparisons on all cores; keyed by kind."""
+) -> Compared:
+    """Train and evaluate the comparisons on all cores."""
     everyone = tuple(sites)
     jobs: dict[str, _Job] = {}
     if "central" in kinds:  # the longest first
         jobs["central"] = _Job(study, everyone, everyone, seed, weights)
     if "local" in kinds:
         jobs |= {f"local:{site.name}": _Job(study, (site,), everyone, seed, weights) for site in sites}
-    counts = _run(jobs, progress)
+    judged = _run(jobs, progress)
+    counts = {
+        name: {site: found.counts(study.evaluation.score_bins) for site, found in by_site.items()}
+        for name, by_site in judged.items()
+    }
     classes = study.task.classes
     result: dict[str, Comparison] = {}
+    said: dict[str, dict[str, Judgement]] = {}
     if "local" in kinds:
         own = {site.name: evaluate(counts[f"local:{site.name}"][site.name], classes) for site in sites}
         pooled = {site.name: _pooled(counts[f"local:{site.name}"], study) for site in sites}
+        said["local"] = {site.name: judged[f"local:{site.name}"][site.name] for site in sites}
         result["local"] = Comparison(kind="local", description=LOCAL, per_site=own, pooled_per_site=pooled)
     if "central" in kinds:
+        said["central"] = judged["central"]
         per_site = {name: evaluate(value, classes) for name, value in counts["central"].items()}
         result["central"] = Comparison(
             kind="central", description=CENTRAL, pooled=_pooled(counts["central"], study), per_site=per_site
         )
-    return result
+    return Compared(result, said)
 
 
 def _pooled(counts: dict[str, Counts], study: Study) -> Metrics:
@@ -106,13 +121,15 @@ def _pooled(counts: dict[str, Counts], study: Study) -> Metrics:
     return evaluate(sum(counts.values(), start=zero), study.task.classes)
 
 
-def _run(jobs: dict[str, _Job], progress: Progress) -> dict[str, dict[str, Counts]]:
+def _run(jobs: dict[str, _Job], progress: Progress) -> dict[str, dict[str, Judgement]]:
     context = multiprocessing.get_context("spawn")
     done: Synchronized[int] = context.Value("q", 0)
     total = sum(_steps(job) * job.study.federation.rounds for job in jobs.values())
     workers = min(os.cpu_count() or 1, len(jobs))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(done,)) as pool:
-        futures: dict[str, Future[dict[str, Counts]]] = {name: pool.submit(_train, job) for name, job in jobs.items()}
+        futures: dict[str, Future[dict[str, Judgement]]] = {
+            name: pool.submit(_train, job) for name, job in jobs.items()
+        }
         try:
             while not all(future.done() for future in futures.values()):
                 progress(min(done.value, total - 1), total)
@@ -138,9 +155,10 @@ def _steps(job: _Job) -> int:
     return job.study.training.local_steps * (1 if job.study.privacy.on else len(job.train_on))
 
 
-def _train(job: _Job) -> dict[str, Counts]:
-    """Train one comparison model; counts on each site's held-out patients."""
-    study, sites = job.study, len(job.train_on)
+def _train(job: _Job) -> dict[str, Judgement]:
+    """Train one comparison model, which nothing pulls to a global one; what it says of each site's held-out patients."""
+    alone = job.study.federation.model_copy(update={"strategy": "fedavg", "proximal_mu": None})
+    study, sites = job.study.model_copy(update={"federation": alone}), len(job.train_on)
     pool = Pooled([open_cohort(site, study) for site in job.train_on])
     plan = plan_for(study)
     if plan is not None:
@@ -156,5 +174,4 @@ def _train(job: _Job) -> dict[str, Counts]:
         train_round(
             model, pool, patients, study, plan, round_=round_, seed=job.seed, steps=_steps(job), after_step=tick
         )
-    cohorts = {site.name: open_cohort(site, study) for site in job.test_on}
-    return {name: count(model, cohort, cohort.holdout_patients(), study) for name, cohort in cohorts.items()}
+    return {site.name: Judgement.of(model, open_cohort(site, study), study) for site in job.test_on}

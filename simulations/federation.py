@@ -21,12 +21,13 @@ from common.study import Study
 from server.results import Results, read_results
 from server.run import publish
 from server.run_folder import RunFolder
-from simulations.comparison import compare
+from simulations.comparison import Compared, compare
 from simulations.flower import Runtime, launch, superlink
 
 KINDS = ("local", "central")
 POLL_SECONDS = 0.2
-SILENT_SECONDS = 20.0
+SILENT_SECONDS = 30.0  # a busy machine takes long to start a process
+RUN_PROCESS = "flwr-simulation"
 FULL_BYTES = 1 << 20
 
 
@@ -38,28 +39,49 @@ def run_federation(
     ``base``: where a relative ``model.initial`` starts. ``kinds``: comparisons to add, of ``local`` and
     ``central``. Cohorts that were ingested before are used again. Raises FedctError; whatever was running has ended by then.
     """
+    check_kinds(kinds)
+    sites = simulated_sites(sites_root)
+    check_quorum(study, sites_root, sites)
+    ingest_all(sites, study)
+    folder = RunFolder(out)
+    results = federate(study, sites_root, sites, folder, base, seed)
+    return add_comparisons(results, study, sites, kinds, folder)[0] if kinds else results
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Raise UsageError unless all are known comparisons."""
     for kind in kinds:
         if kind not in KINDS:
             raise UsageError(f"--compare '{kind}' is unknown; expected some of {','.join(KINDS)}")
-    sites = simulated_sites(sites_root)
+
+
+def check_quorum(study: Study, root: Path, sites: Sequence[Site]) -> None:
+    """Raise QuorumError if there are fewer sites than the study asks for."""
     if len(sites) < study.federation.minimum_sites:
         raise QuorumError(
-            f"'{sites_root}' holds {len(sites)} sites; federation.minimum_sites is {study.federation.minimum_sites}",
+            f"'{root}' holds {len(sites)} sites; federation.minimum_sites is {study.federation.minimum_sites}",
             "Deal the data to more sites or lower the minimum",
         )
-    ingest_all(sites, study)
+
+
+def federate(study: Study, root: Path, sites: Sequence[Site], folder: RunFolder, base: Path, seed: int) -> Results:
+    """All rounds of ``study`` at the sites under ``root``, which have their cohorts, and the final evaluation."""
     for site in sites:
         site.approve(study)
-    folder = RunFolder(out)
     folder.prepare(study, base)
-    _simulate(study, sites_root, sites, folder, seed)
-    results = read_results(folder.results_file)
-    if kinds:
-        with stage(f"Comparing with {' and '.join(kinds)} training") as progress:
-            comparisons = compare(study, sites, kinds, seed, folder.initial_file, progress)
-        results = results.model_copy(update={"comparisons": comparisons})
-        publish(results, folder)
-    return results
+    _simulate(study, root, sites, folder, seed)
+    return read_results(folder.results_file)
+
+
+def add_comparisons(
+    results: Results, study: Study, sites: Sequence[Site], kinds: Sequence[str], folder: RunFolder
+) -> tuple[Results, Compared]:
+    """The results with comparisons of these ``kinds``, published, and what the compared models said."""
+    with stage(f"Comparing with {' and '.join(kinds)} training") as progress:
+        found = compare(study, sites, kinds, results.seed, folder.initial_file, progress)
+    results = results.model_copy(update={"comparisons": results.comparisons | found.comparisons})
+    publish(results, folder)
+    return results, found
 
 
 def simulated_sites(root: Path) -> list[Site]:
@@ -107,8 +129,8 @@ def _follow(study: Study, folder: RunFolder, runtime: Runtime) -> None:
                     accuracy = event["accuracy"]
                     note = "" if accuracy is None else f"accuracy {accuracy:.3f} after round {event['model_round']}"
                     progress(event["round"], total, note)
-                elif event["event"] == "end":
-                    if event["outcome"] != "finished":
+                elif event["event"] in ("end", "interrupted"):
+                    if event.get("outcome") != "finished":
                         kind = StorageError if event.get("code") == StorageError.code else RunError
                         raise kind(event["reason"].rstrip("."), f"Details: '{folder.root}' and '{runtime.log}'")
                     return
@@ -122,9 +144,11 @@ def _follow(study: Study, folder: RunFolder, runtime: Runtime) -> None:
 
 
 def _working(runtime: Runtime) -> bool:
-    """Whether the SuperLink and its run are alive."""
+    """Whether the SuperLink and the process of its run are alive; Flower's executor, between them, outlives the run."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return runtime.process.poll() is None and len(psutil.Process(runtime.process.pid).children()) > 0
+        if runtime.process.poll() is None:
+            family = psutil.Process(runtime.process.pid).children(recursive=True)
+            return any(RUN_PROCESS in Path(word).name for one in family for word in one.cmdline()[:2])
     return False
 
 

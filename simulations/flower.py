@@ -1,8 +1,7 @@
 """Start Flower's simulation runtime, run one study in it, and leave nothing running.
 
 Our own SuperLink from a neutral working directory: Flower's default connection would leave a
-detached one behind, and Ray puts the SuperLink's working directory before the bundle. The bundle
-holds a pyproject.toml with references and settings, README and LICENSE, and no code.
+detached one behind, and Ray puts the SuperLink's working directory before the bundle.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,64 +21,24 @@ import psutil
 
 from client.app import SITES_VARIABLE
 from common.errors import RunError
+from common.flower_env import flower_environment, free_port
 from common.study import Study
-from server.app import RUN_VARIABLE
-from server.run_folder import RunFolder
+from server.bundle import bundle_files, write_files
+from server.run_folder import RUN_VARIABLE, RunFolder
 
 READY_SECONDS = 60.0
 SETTLE_SECONDS = 10.0
 
-BUNDLE = """\
-[project]
-name = "fedct-study"
-version = "1.0.0"
-description = "A fedct study: settings only, no code"
-license = {{ file = "LICENSE" }}
-dependencies = ["flwr>=1.41,<1.42"]
-
-[tool.flwr.app]
-publisher = "fedct"
-fab-format-version = 1
-flwr-version-target = "1.41.0"
-fab-include = ["/README.md", "/LICENSE"]
-
-[tool.flwr.app.components]
-serverapp = "server.app:app"
-clientapp = "client.app:app"
-
-[tool.flwr.app.config]
-study = "{digest}"
-seed = {seed}
-simulated = true
-"""
-
 
 def environment(home: Path, sites: Path, run: Path) -> dict[str, str]:
-    """The environment of every process that we start: nothing phones home, nothing is installed."""
-    return {
-        **os.environ,
-        "FLWR_HOME": str(home / "flwr"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    """The environment of every process that we start: Flower's, and Ray's."""
+    return flower_environment(home) | {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TMPDIR": str(home),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "PYTHONUNBUFFERED": "1",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         SITES_VARIABLE: str(sites),
         RUN_VARIABLE: str(run),
     }
-
-
-def write_bundle(folder: Path, study: Study, seed: int) -> Path:
-    """The folder that ``flwr run`` packs."""
-    folder.mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(BUNDLE.format(digest=study.digest, seed=seed))
-    (folder / "README.md").write_text(f"Study {study.name}, digest {study.digest}.\n")
-    (folder / "LICENSE").write_text("Apache-2.0\n")
-    return folder
 
 
 @dataclass
@@ -98,7 +56,7 @@ class Runtime:
 def superlink(sites: Path, run: RunFolder) -> Iterator[Runtime]:
     """A SuperLink in simulation mode on loopback; it and all it started are gone on exit."""
     home = Path(tempfile.mkdtemp(prefix="fedct-", dir=tempfile.gettempdir()))
-    port = _free_port()
+    port = free_port()
     env = environment(home, sites.resolve(), run.root.resolve())
     neutral = home / "cwd"
     neutral.mkdir()
@@ -132,7 +90,7 @@ def superlink(sites: Path, run: RunFolder) -> Iterator[Runtime]:
 
 def launch(runtime: Runtime, study: Study, seed: int, nodes: int, workers: int) -> None:
     """Submit the study to the SuperLink. Raises RunError with Flower's last line when it is refused."""
-    bundle = write_bundle(runtime.home / "bundle", study, seed)
+    bundle = write_files(runtime.home / "bundle", bundle_files(study, seed, simulated=True))
     federation = (
         f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus=0.0 init-args-num-cpus={workers}"
     )
@@ -177,13 +135,6 @@ def _belongs(process: psutil.Process, home: Path) -> bool:
     with contextlib.suppress(psutil.Error, OSError):
         return process.cwd().startswith(mark) or process.environ().get("FLWR_HOME", "").startswith(mark)
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _wait_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

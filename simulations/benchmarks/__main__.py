@@ -29,11 +29,71 @@ def model_case(
 
 
 @app.command()
+def private_case(
+    study: StudyFile,
+    sites: Sites,
+    out: Out,
+    seeds: Annotated[str, typer.Option(help="Seeds.")] = "0,1,2,3,4",
+    rate_without: Annotated[float | None, typer.Option(help="Learning rate without privacy.")] = None,
+) -> None:
+    """A private study beside the same without privacy, and beside each hospital alone."""
+    from simulations.benchmarks.private_case import measure
+
+    numbers = [int(s) for s in seeds.split(",")]
+    say(json.dumps(measure(load_study(study), sites, out, numbers, base=study.parent, rate=rate_without), indent=1))
+
+
+@app.command()
+def private_epsilon(
+    study: StudyFile,
+    sites: Sites,
+    out: Out,
+    epsilons: Annotated[str, typer.Option(help="Epsilons.")] = "1,2,4,8",
+    seeds: Annotated[str, typer.Option(help="Seeds.")] = "0,1,2",
+) -> None:
+    """A private study over epsilon, beside each hospital alone."""
+    from simulations.benchmarks.private_case import measure_each, over_epsilon
+
+    studies = over_epsilon(load_study(study), [float(e) for e in epsilons.split(",")])
+    say(json.dumps(measure_each(studies, sites, out, [int(s) for s in seeds.split(",")], base=study.parent), indent=1))
+
+
+@app.command()
+def private_trainable(
+    study: StudyFile,
+    sites: Sites,
+    out: Out,
+    rates: Annotated[str, typer.Option(help="Learning rate of each part.")],
+    seeds: Annotated[str, typer.Option(help="Seeds.")] = "0",
+) -> None:
+    """A private study over what is trained (--rates head=20,norm+head=2,all=1), beside each hospital alone."""
+    from simulations.benchmarks.private_case import measure_each, over_trainable
+
+    pairs = (part.split("=") for part in rates.split(","))
+    studies = over_trainable(load_study(study), {name: float(rate) for name, rate in pairs})
+    say(json.dumps(measure_each(studies, sites, out, [int(s) for s in seeds.split(",")], base=study.parent), indent=1))
+
+
+@app.command()
 def many_sites(study: StudyFile, sites: Sites, out: Out) -> None:
     """Peak memory and round time of a run over all the sites."""
     from simulations.benchmarks.many_sites import measure
 
     say(json.dumps(measure(load_study(study), sites, out, base=study.parent), indent=1))
+
+
+@app.command()
+def coordinator_memory(
+    study: StudyFile,
+    sites: Annotated[str, typer.Option(help="Numbers of sites.")] = "10,100",
+    flower: Annotated[
+        bool, typer.Option("--flower", help="Flower's own FedAvg instead of the study's strategy.")
+    ] = False,
+) -> None:
+    """Peak memory of the coordinator's process in a round, in messages above its base."""
+    from simulations.benchmarks.coordinator_memory import measure
+
+    say(json.dumps(measure(load_study(study), [int(s) for s in sites.split(",")], flower=flower), indent=1))
 
 
 @app.command()
@@ -58,6 +118,18 @@ def dp_step(
     from simulations.benchmarks.dp_step import measure
 
     say(json.dumps(measure(arch, size, batch, repeats), indent=None if as_json else 1))
+
+
+@app.command()
+def attention(
+    study: StudyFile,
+    sites: Annotated[Path, typer.Option(help="Folder that 'fedct-sim phantom' wrote.")],
+    model: Annotated[Path, typer.Option(help="The model.safetensors of a run over them.")],
+) -> None:
+    """How much of what a model looks at lies on the fractured vertebra."""
+    from simulations.benchmarks.attention import measure
+
+    say(json.dumps(measure(load_study(study), sites, model), indent=1))
 
 
 if __name__ == "__main__":

@@ -208,11 +208,12 @@ def hooks_sums(model: nn.Module, inputs: Tensor, labels: Tensor) -> list[Tensor]
     """The same of Opacus ``hooks``, clipped and summed in float64; then the scale of each sum."""
     module = GradSampleModule(model, loss_reduction="sum")
     torch.autograd.backward(F.cross_entropy(module(inputs), labels, reduction="sum"))
-    own = [vars(p)["grad_sample"].flatten(1) for p in model.parameters()]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    own = [vars(p)["grad_sample"].flatten(1) for p in trained]
     squares = [torch.linalg.vector_norm(g, dim=1, dtype=torch.float64).square() for g in own]
     factors = (CLIP / (torch.stack(squares).sum(0).sqrt() + CLIP_SLACK)).clamp(max=1.0)
     scales = [(factors.square() @ square).sqrt() for square in squares]
-    return [(factors @ g.double()).view_as(p) for g, p in zip(own, model.parameters(), strict=True)] + scales
+    return [(factors @ g.double()).view_as(p) for g, p in zip(own, trained, strict=True)] + scales
 
 
 STEPS: dict[str, Callable[[nn.Module, Tensor, Tensor], Step]] = {
@@ -235,7 +236,7 @@ def _noise_seconds(model: nn.Module) -> float:
     stream, seconds = Keystream.secret(), []
     for _ in range(3):
         started = time.perf_counter()
-        for parameter in model.parameters():
+        for parameter in (p for p in model.parameters() if p.requires_grad):
             add_noise(parameter.detach(), SIGMA * CLIP, stream)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)

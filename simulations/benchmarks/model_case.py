@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.study import Study
-from server.results import Metrics, Results
+from server.results import Estimate, Metrics, Results
 from simulations.federation import run_federation
 
 
@@ -26,9 +26,13 @@ def measure(study: Study, sites: Path, out: Path, seeds: Sequence[int], *, base:
         runs.append({"seed": seed, "minutes": (time.monotonic() - started) / 60, **figures(results)})
     summary = {}
     for key in [key for key, value in runs[0].items() if isinstance(value, float)]:
-        values = [run[key] for run in runs if key in run]
-        summary[key] = {"mean": statistics.mean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
+        summary[key] = spread([run[key] for run in runs if key in run])
     return {"study": study.name, "digest": study.digest, "runs": runs, "summary": summary}
+
+
+def spread(values: list[float]) -> dict[str, float | None]:
+    """Mean and standard deviation of one figure over runs; None for the latter of a single one."""
+    return {"mean": statistics.mean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
 
 
 def figures(results: Results) -> dict[str, Any]:
@@ -38,17 +42,14 @@ def figures(results: Results) -> dict[str, Any]:
     local = results.comparisons.get("local")
     if local is not None:
         shown["alone"] = list(local.pooled_per_site.values())
-        found["alone_own_accuracy"] = _mean([m.accuracy.value for m in local.per_site.values()])
+        found["alone_own_accuracy"] = mean_of(list(local.per_site.values()), lambda m: m.accuracy)
     for name, metrics in shown.items():
-        found[f"{name}_accuracy"] = _mean([m.accuracy.value for m in _present(metrics)])
-        found[f"{name}_auroc"] = _mean([m.macro_auroc.value for m in _present(metrics)])
+        found[f"{name}_accuracy"] = mean_of(metrics, lambda m: m.accuracy)
+        found[f"{name}_auroc"] = mean_of(metrics, lambda m: m.macro_auroc)
     return found
 
 
-def _present(metrics: Sequence[Metrics | None]) -> list[Metrics]:
-    return [m for m in metrics if m is not None]
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    known = [v for v in values if v is not None]
+def mean_of(metrics: Sequence[Metrics | None], which: Callable[[Metrics], Estimate]) -> float:
+    """The mean of one figure over those that have it, NaN if none has."""
+    known = [value for m in metrics if m is not None and (value := which(m).value) is not None]
     return statistics.mean(known) if known else float("nan")

@@ -39,7 +39,7 @@ def write_series(folder: Path, patient: Patient, findings: Findings, scan: Scan)
     folder.mkdir(parents=True)
     header = _series_header(patient, findings, scan)
     rng = patient.generator(3)
-    table = round(float(rng.uniform(-900, -200)), 1)
+    table = _draw_table(rng)
     count = len(scan.pixels)
     names = rng.permutation(count) if patient.scanner.file_style == "{:08d}" else np.arange(count)
     for index in range(count):
@@ -52,6 +52,15 @@ def write_series(folder: Path, patient: Patient, findings: Findings, scan: Scan)
             file.flush()
             os.fsync(file.fileno())
     fsync_folder(folder)
+
+
+def table_height(patient: Patient) -> float:
+    """Z in mm that the files give to the middle of the index vertebra (x 0, y -150)."""
+    return _draw_table(patient.generator(3))
+
+
+def _draw_table(rng: np.random.Generator) -> float:
+    return round(float(rng.uniform(-900, -200)), 1)
 
 
 def _series_header(patient: Patient, findings: Findings, scan: Scan) -> Dataset:

@@ -32,7 +32,8 @@ def test_the_pool_holds_every_cohort_in_its_order(cohorts):
 def test_each_hospital_alone_and_all_together_are_judged_on_the_same_patients(cohorts):
     study, sites = cohorts
     seen = []
-    found = compare(study, sites, ("local", "central"), 0, None, lambda done, total: seen.append((done, total)))
+    compared = compare(study, sites, ("local", "central"), 0, None, lambda done, total: seen.append((done, total)))
+    found = compared.comparisons
     held_out = {s.name: len(open_cohort(s, study).holdout_patients()) for s in sites}
     assert {n: m.cases for n, m in found["central"].per_site.items()} == held_out
     assert {n: m.cases for n, m in found["local"].per_site.items()} == held_out
@@ -40,3 +41,7 @@ def test_each_hospital_alone_and_all_together_are_judged_on_the_same_patients(co
     assert found["central"].pooled.cases == sum(held_out.values())
     steps = study.total_steps
     assert seen[-1] == (3 * steps + 3 * steps, 6 * steps)
+    for kind, own in (("local", found["local"].per_site), ("central", found["central"].per_site)):
+        for site, judgement in compared.judgements[kind].items():
+            assert judgement.held_out.all()
+            assert sum(judgement.right().values()) == pytest.approx(np.trace(own[site].confusion))

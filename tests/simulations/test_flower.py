@@ -1,21 +1,10 @@
-import socket
 import subprocess
 import sys
-import tomllib
 
 import psutil
 import pytest
 
-from simulations.flower import environment, processes_of, stop_all, write_bundle
-
-
-def test_the_bundle_holds_references_and_settings_and_no_code(tmp_path, small_study):
-    study = small_study()
-    bundle = write_bundle(tmp_path / "bundle", study, 7)
-    assert sorted(p.name for p in bundle.rglob("*")) == ["LICENSE", "README.md", "pyproject.toml"]
-    content = tomllib.loads((bundle / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
-    assert content["components"] == {"serverapp": "server.app:app", "clientapp": "client.app:app"}
-    assert content["config"] == {"study": study.digest, "seed": 7, "simulated": True}
+from simulations.flower import environment, processes_of, stop_all
 
 
 def test_nothing_that_is_started_phones_home_or_installs(tmp_path):
@@ -61,11 +50,3 @@ def test_every_process_of_a_run_is_found_by_either_mark_and_ended(tmp_path, mark
             process.kill()
             process.wait()
             process.stdout.close()
-
-
-def test_a_port_is_on_loopback_only():
-    from simulations.flower import _free_port
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", _free_port()))
-        assert sock.getsockname()[0] == "127.0.0.1"

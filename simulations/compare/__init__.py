@@ -1,0 +1,1 @@
+"""Was it worth it? Studies, folds and ways to train, on the same patients."""
