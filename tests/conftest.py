@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import json
 import os
 import random
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import settings
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
@@ -95,6 +102,77 @@ def _write_series(
         pydicom.dcmwrite(folder / f"{number:05d}-{patient_id}-{seed}", dataset)
         uids.append(str(dataset.SOPInstanceUID))
     return uids
+
+
+PKCS8 = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+OPENSSH = (serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+
+
+@pytest.fixture
+def typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[[Callable[[], object], str], Callable[..., tuple[int, str, str]]]:
+    """Type commands in a folder of its own: ``typed(main, name)(*words)`` is the exit code and both outputs."""
+    monkeypatch.chdir(tmp_path)
+
+    def of(main: Callable[[], object], name: str) -> Callable[..., tuple[int, str, str]]:
+        def run(*words: object) -> tuple[int, str, str]:
+            monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+            with pytest.raises(SystemExit) as ended:
+                main()
+            shown = capsys.readouterr()
+            assert isinstance(ended.value.code, int)
+            return ended.value.code, shown.out, shown.err
+
+        return run
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def write_certificates() -> Callable[[Path], None]:
+    """Write ``ca.crt``, and ``server.crt`` and ``server.key`` of a server at 127.0.0.1."""
+
+    def write(folder: Path) -> None:
+        now = datetime.now(UTC)
+        authority, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
+
+        def certificate(subject: x509.Name, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType) -> bytes:
+            return (
+                x509.CertificateBuilder()
+                .subject_name(subject)
+                .issuer_name(issuer)
+                .public_key(key.public_key())
+                .serial_number(x509.random_serial_number())
+                .not_valid_before(now - timedelta(hours=1))
+                .not_valid_after(now + timedelta(days=1))
+                .add_extension(extension, critical=False)
+                .sign(authority, hashes.SHA256())
+                .public_bytes(serialization.Encoding.PEM)
+            )
+
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        host = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "coordinator")])
+        is_authority = x509.BasicConstraints(ca=True, path_length=None)
+        (folder / "ca.crt").write_bytes(certificate(issuer, authority, is_authority))
+        (folder / "server.crt").write_bytes(certificate(host, server, names))
+        (folder / "server.key").write_bytes(server.private_bytes(*PKCS8))
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_node_key() -> Callable[[Path], ec.EllipticCurvePrivateKey]:
+    """Make a node's private key as Flower reads it, write it, and return it."""
+
+    def write(path: Path) -> ec.EllipticCurvePrivateKey:
+        key = ec.generate_private_key(ec.SECP384R1())
+        path.write_bytes(key.private_bytes(*OPENSSH))
+        path.chmod(0o600)
+        return key
+
+    return write
 
 
 settings.register_profile("untimed", deadline=None)  # no test is timed: a busy machine is no fault
@@ -270,16 +348,16 @@ def trunk(shape: tuple[int, int, int], rng: np.random.Generator) -> NDArray[np.f
     return np.asarray(np.rint(voxels + rng.normal(0, 15, shape)))
 
 
-@pytest.fixture
-def make_sites(tmp_path: Path, write_series: Callable[..., list[str]]) -> Callable[..., Path]:
-    """Write ``sites`` simulated site folders of ``patients`` tiny CT series each; returns their folder."""
+@pytest.fixture(scope="session")
+def write_sites(write_series: Callable[..., list[str]]) -> Callable[..., Path]:
+    """Write ``sites`` site folders, simulated unless said otherwise, of ``patients`` tiny CT series each into a folder, and return it."""
 
-    def make(sites: int = 2, patients: int = 5, **policy: Any) -> Path:
-        root = tmp_path / "sites"
+    def make(root: Path, sites: int = 2, patients: int = 5, *, simulated: bool = True, **policy: Any) -> Path:
         rng = np.random.default_rng(0)
         allowed = {"max_epsilon": 100.0, "max_delta": 1e-3, "allow_without_privacy": True, "evaluation": "exact"}
         for number in range(1, sites + 1):
-            config = SiteConfig(name=f"site-{number}", simulated=True, policy=PolicySettings(**{**allowed, **policy}))
+            settings = PolicySettings(**{**allowed, **policy})
+            config = SiteConfig(name=f"site-{number}", simulated=simulated, policy=settings)
             folder = create_site(root / config.name, config).folder
             rows = ["patient_id,label"]
             for index in range(patients):
@@ -293,3 +371,9 @@ def make_sites(tmp_path: Path, write_series: Callable[..., list[str]]) -> Callab
         return root
 
     return make
+
+
+@pytest.fixture
+def make_sites(tmp_path: Path, write_sites: Callable[..., Path]) -> Callable[..., Path]:
+    """``write_sites`` into a folder of this test."""
+    return lambda *arguments, **settings: write_sites(tmp_path / "sites", *arguments, **settings)

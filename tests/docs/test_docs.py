@@ -20,11 +20,13 @@ import typer
 from pydantic_core import PydanticUndefined
 
 import client.cli
+import server.cli
 import simulations.cli
-from client import policy, site
+from client import bundle, policy, site
 from client.ingest.records import Reason
 from common import errors, messages, study
 from common.console import INTERRUPTED
+from server.coordinator import CoordinatorConfig
 from simulations.benchmarks.__main__ import app as benchmarks_app
 from simulations.flower import processes_of
 
@@ -38,9 +40,11 @@ SECTIONS = {
     COORDINATOR: {"Top level": study.Study, "task": study.Task, "input": study.Input, "model": study.Model}
     | {"training": study.Training, "privacy": study.Privacy, "federation": study.Federation}
     | {"evaluation": study.Evaluation},
-    SITE: {"Top level": site.SiteConfig, "data": site.DataSettings, "policy": site.PolicySettings},
+    SITE: {"Top level": site.SiteConfig, "data": site.DataSettings, "policy": site.PolicySettings}
+    | {"coordinator": site.CoordinatorSettings, "service": site.ServiceSettings},
     ARCHITECTURE: {"Request": messages.Request, "Hello": messages.Hello, "Reply": messages.Reply},
 }
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 TABLES = [(page, heading) for page, headings in SECTIONS.items() for heading in headings]
 
 
@@ -130,9 +134,11 @@ def test_every_exit_code_is_in_the_table_with_its_class():
 
 
 def test_every_code_that_a_round_can_show_is_explained():
-    source = text(ROOT / "server" / "rounds.py")
-    from_coordinator = set(re.findall(r'(?:reason=|\] = )"([a-z-]+)"', source))
+    source = "".join(text(ROOT / "server" / f"{name}.py") for name in ("rounds", "asking", "roster", "replies"))
+    said = r'(?:reason=|return (?:stranger, )?|or )"([a-z]+(?:-[a-z]+)*)"'
+    from_coordinator = set(re.findall(said, source)) - {"no other site"}
     assert 'reason=f"flower-{' in source
+    assert issubclass(bundle.BundleWithCode, errors.PolicyRefusal)
     from_site = {kind.code for kind in subclasses(errors.FedctError)} | {"internal-error"}
     found: dict[str, set[str]] = {"site": set(), "coordinator": set()}
     for row in rows(section(COORDINATOR, "When a site does not take part")):
@@ -144,9 +150,14 @@ def test_every_reason_of_ingest_is_explained():
     assert first_cells(SITE, "Ingest") == [reason.value for reason in Reason]
 
 
+def test_every_setting_of_the_coordinators_folder_is_in_its_table():
+    assert first_cells(COORDINATOR, "The coordinator's folder") == list(CoordinatorConfig.model_fields)
+
+
 def test_the_policy_checks_are_listed_in_their_order():
     checks = [policy.NotApproved, policy.PrivacyRequired, policy.EpsilonTooLarge, policy.DeltaTooLarge]
-    checks += [policy.RoundOutOfStudy, errors.BudgetExceeded]
+    checks += [policy.RoundOutOfStudy, policy.TooManySteps, policy.ModelTooLarge, policy.TooManyRounds]
+    checks += [policy.OutsideHours, errors.BudgetExceeded]
     table = rows(section(SITE, "What is checked before a study runs"))
     assert [(row[0], ticked(row[1])) for row in table] == [(str(n), [k.code]) for n, k in enumerate(checks, start=1)]
 
@@ -162,12 +173,29 @@ def leaves(name: str, command: click.Command) -> Iterator[tuple[str, click.Comma
 
 def test_every_command_and_option_is_listed():
     expected = {}
-    for name, app in (("fedct-sim", simulations.cli.app), ("fedct-site", client.cli.app)):
+    apps = {"fedct-sim": simulations.cli.app, "fedct-site": client.cli.app, "fedct-coordinator": server.cli.app}
+    for name, app in apps.items():
         for sub, command in leaves(name, typer.main.get_command(app)):
             options = {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help"}
             expected[sub] = options
     table = rows(section(COORDINATOR, "Commands"))
     assert {ticked(r[0])[0]: {t for t in ticked(r[1]) if t.startswith("--")} for r in table} == expected
+
+
+@pytest.mark.parametrize("page", [COORDINATOR, SITE], ids=lambda page: page.stem)
+def test_what_takes_several_machines_is_shown_with_known_commands_and_options(page):
+    """tests/e2e/test_real_hospitals.py types the coordinator's; here without running them."""
+    apps = {"fedct-sim": simulations.cli.app, "fedct-site": client.cli.app, "fedct-coordinator": server.cli.app}
+    known = {n: c for program, app in apps.items() for n, c in leaves(program, typer.main.get_command(app))}
+    lines = [
+        line
+        for block in re.findall(r"^```sh\n(.*?)^```", text(page), flags=re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert lines
+    for line in lines:
+        (command,) = [c for name, c in known.items() if line.startswith(f"{name} ")]
+        assert set(re.findall(r"--[a-z-]+", line)) <= {o for p in command.params for o in p.opts}, line
 
 
 def anchors(page: Path) -> set[str]:
@@ -201,7 +229,6 @@ def test_what_is_said_to_be_missing_is_missing():
     named = [n for n in ticked(section(ARCHITECTURE, "What is not there yet")) if "/" in n]
     assert named
     assert [name for name in named if (ROOT / name).exists()] == []
-    assert "fedct-coordinator" not in tomllib.loads(text(ROOT / "pyproject.toml"))["project"]["scripts"]
 
 
 def test_decisions_are_numbered_without_a_gap_and_listed():
@@ -213,7 +240,7 @@ def test_decisions_are_numbered_without_a_gap_and_listed():
 def test_every_command_shown_is_a_known_one_and_none_holds_an_address():
     targets = set(re.findall(r"^([a-z]+):", text(ROOT / "Makefile"), flags=re.MULTILINE))
     shown = [(page, shlex.split(command)) for page in PAGES for command in commands(page)]
-    assert {words[0] for _, words in shown} == {"make", "fedct-sim", "fedct-site"}
+    assert {words[0] for _, words in shown} == {"make", *SCRIPTS}
     assert {words[1] for _, words in shown if words[0] == "make"} <= targets
     assert {page for page, words in shown if words[0] != "make"} == set(RUN_IN_ORDER)
     assert not [words for _, words in shown if any("://" in word or "index" in word for word in words)]
@@ -232,7 +259,7 @@ def test_the_commands_of_the_benchmarks_name_what_exists():
         command.name or command.callback.__name__.replace("_", "-") for command in benchmarks_app.registered_commands
     }
     for words in shown:
-        assert words[0] in {"fedct-sim", "python"}
+        assert words[0] in {*SCRIPTS, "python"}
         if words[0] == "python":
             assert words[1:3] == ["-m", "simulations.benchmarks"]
             assert words[3] in known
@@ -253,7 +280,7 @@ def home():
 @pytest.mark.slow
 def test_every_command_of_the_guides_runs_as_it_is_shown(tmp_path, home):
     (tmp_path / "study.toml").write_text(*toml_blocks(COORDINATOR))
-    environment = {**os.environ, "TMPDIR": str(home)}
+    environment = {**os.environ, "TMPDIR": str(home), "FEDCT_PASSPHRASE": "correct horse battery"}
     for page in RUN_IN_ORDER:
         if page.name == "README.md":  # the reader's own data: here, those of a synthetic hospital
             (tmp_path / "DICOM").symlink_to(tmp_path / "hospitals" / "hospital-2" / "dicom")
@@ -262,7 +289,7 @@ def test_every_command_of_the_guides_runs_as_it_is_shown(tmp_path, home):
             program, *arguments = shlex.split(command)
             if program == "make":
                 continue
-            call = [str(Path(sys.executable).parent / program), *arguments]
+            call = [*start(program), *arguments]
             done = subprocess.run(
                 call,
                 cwd=tmp_path,
@@ -276,15 +303,21 @@ def test_every_command_of_the_guides_runs_as_it_is_shown(tmp_path, home):
     promised = {ticked(row[0])[0] for row in rows(section(COORDINATOR, "What a run writes"))} - {
         "run/initial.safetensors"
     }
-    assert {name for name in promised if not (tmp_path / "first" / name).is_file()} == set()
+    assert {name for name in promised if not (tmp_path / "first" / name).exists()} == set()
     assert (tmp_path / "results" / "report.html").is_file()
     assert "of 1000 spent" in ledger_says(tmp_path, environment)
     assert processes_of(home) == []
+
+
+def start(program: str) -> list[str]:
+    """How a command of this tree is started, whether it is installed or not."""
+    module, function = SCRIPTS[program].split(":")
+    return [sys.executable, "-c", f"import sys; sys.argv[0] = {program!r}; from {module} import {function} as f; f()"]
 
 
 def ledger_says(folder: Path, environment: dict[str, str]) -> str:
     """What ``fedct-site ledger show`` says of a site after the guides' runs."""
     (command,) = [command for command in commands(SITE) if command.startswith("fedct-site ledger show")]
     program, *arguments = shlex.split(command)
-    call = [str(Path(sys.executable).parent / program), *arguments]
+    call = [*start(program), *arguments]
     return subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
