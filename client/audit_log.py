@@ -3,6 +3,10 @@
 JSON lines, append-only, each with the hash of the line before it, and a head file beside
 (``client.chain``): an edited, removed, added or cut-off line is found. One file lock keeps one chain
 when several processes write. Details are scalars that the site itself chose; they stay at the site.
+
+Whoever reads checks every line, and each round begins with a reading (``client.participation``). Whoever appends checks
+the end: the last line, and that it and the head belong together; if they don't, every line. So a round reads the log
+once, however long it has become, and nothing is added to an end that was cut off, edited or put back.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from common.files import fsync_folder
 from common.study import canonical_json
 
 _DAMAGED = "Keep the file as it is for the enquiry, and restore the newest copy of it and its head"
+_BLOCK = 16 << 10  # of the end of the log, at first
 _KEYS = {"n", "time", "kind", "details", "prev", "hash"}
 
 
@@ -43,8 +48,8 @@ class AuditEntry:
 class AuditLog:
     """The audit log in ``path``; made, mode 0600, by the first append.
 
-    Every method raises LedgerError, naming the first bad line, when the log or its head was tampered
-    with or ends in a part of a line, and StorageError when the disk can't be read or written.
+    Methods raise LedgerError, naming the first bad line, when what they check was tampered with or ends in a part of a
+    line, and StorageError when the disk can't be read or written.
     """
 
     def __init__(self, path: Path, clock: Callable[[], datetime] = utc_now) -> None:
@@ -56,13 +61,13 @@ class AuditLog:
         """Add a line, whole and durable on return. Raises UsageError unless details are finite scalars."""
         _check_details(kind, details)
         with self._locked() as file:
-            entries = self._checked(file)
+            last = self._last(file)
             record: dict[str, Any] = {
-                "n": len(entries) + 1,
+                "n": last.n + 1 if last else 1,
                 "time": self._clock().astimezone(UTC).isoformat(timespec="milliseconds"),
                 "kind": kind,
                 "details": dict(details),
-                "prev": entries[-1].hash if entries else GENESIS,
+                "prev": last.hash if last else GENESIS,
             }
             record["hash"] = chain_hash(record)
             _write_line(file, canonical_json(record).encode() + b"\n")
@@ -99,6 +104,14 @@ class AuditLog:
         except OSError as error:
             raise from_os_error(error) from None
 
+    def _last(self, file: int) -> AuditEntry | None:
+        """The last entry, None for an empty log; all is checked unless it fits the head, which is at most one behind."""
+        last, head = _parse(_last_line(file)), read_head(self.head_path)
+        if last and head and (head.count, head.hash) in ((last.n, last.hash), (last.n - 1, last.prev)):
+            return last
+        entries = self._checked(file)
+        return entries[-1] if entries else None
+
     def _checked(self, file: int) -> list[AuditEntry]:
         with os.fdopen(os.dup(file), "rb") as reader:
             reader.seek(0)
@@ -118,6 +131,20 @@ class AuditLog:
             raise LedgerError(f"'{self.head_path}' is missing, so a log cut short could not be told", _DAMAGED)
         check_head(head, [entry.hash for entry in entries], self.path)
         return entries
+
+
+def _last_line(file: int) -> bytes:
+    """The last line without its end; empty when there is none, or no end to it."""
+    size, length, tail = os.fstat(file).st_size, _BLOCK, b""
+    while size:
+        length = min(length, size)
+        tail = os.pread(file, length, size - length)
+        if not tail.endswith(b"\n"):
+            return b""
+        if tail.count(b"\n") > 1 or length == size:
+            break
+        length *= 2
+    return tail[:-1].rpartition(b"\n")[2]
 
 
 def _parse(line: bytes) -> AuditEntry | None:

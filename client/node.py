@@ -29,7 +29,7 @@ from client.health import Standing, watched
 from client.site import AUTHORITY, NODE_KEY, Site
 from common.errors import SiteError
 from common.files import write_atomic
-from common.flower_env import LOOPBACK, flower_environment, free_port
+from common.flower_env import LOOPBACK, NO_PROXY, flower_environment, free_port
 from common.logs import JsonLog
 from common.supervisor import Event, Service, supervise
 
@@ -42,10 +42,15 @@ REFUSED = "the coordinator does not accept it: the key is not admitted or was re
 
 
 def node_environment(site: Site) -> dict[str, str]:
-    """What the node is started with; its HTTPS proxy is the site's, if ``site.toml`` names one."""
-    environment = flower_environment(site.node_dir)
-    proxy = site.config.service.proxy
-    return environment | {"HTTPS_PROXY": proxy, "https_proxy": proxy} if proxy else environment
+    """What the node is started with; its HTTPS proxy is the site's, if ``site.toml`` names one.
+
+    Then nothing in this process's environment sends it another way: the node calls the coordinator and loopback alone.
+    """
+    environment, proxy = flower_environment(site.node_dir), site.config.service.proxy
+    if not proxy:
+        return environment
+    direct = dict.fromkeys(NO_PROXY, f"{LOOPBACK},localhost")
+    return environment | {"HTTPS_PROXY": proxy, "https_proxy": proxy} | direct
 
 
 def services(site: Site, port: int) -> dict[Part, Service]:

@@ -118,7 +118,7 @@ def participate(
     release = _evaluate(site, study, model, cohort) if evaluating else EvaluationRelease("none")
     update, exponent = None, 0
     if training:
-        change = _train(study, request, model, received.correction, cohort, plan)
+        change = _train(study, request, model, received, cohort, plan)
         keep_local(site, study, model)
         update, exponent = pack(change, study.federation.wire)
     _enter(site, study, request, ledger, audit, reservation, release, update)
@@ -143,13 +143,11 @@ def _train(
     study: Study,
     request: Request,
     model: nn.Module,
-    correction: Vector | None,
+    received: Received,
     cohort: Cohort,
     plan: PrivacyPlan | None,
 ) -> Vector:
-    """Train the model in place; the change of its shared weights."""
-    shared = parts.shared(model, study)
-    before = parts.read(shared)
+    """Train the model in place, which holds the weights received; the change of its shared weights."""
     train_round(
         model,
         cohort,
@@ -158,9 +156,11 @@ def _train(
         plan,
         round_=request.round,
         seed=request.seed,
-        correction=correction,
+        correction=received.correction,
     )
-    return parts.read(shared) - before
+    change = parts.read(parts.shared(model, study))
+    change -= received.shared
+    return change
 
 
 def _enter(

@@ -8,11 +8,16 @@ import sys
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
+NO_PROXY = ("NO_PROXY", "no_proxy")
 CHUNK_BYTES = 5 << 20  # Flower's own default; what the coordinator takes in one request hangs on it
 
 
 def flower_environment(home: Path) -> dict[str, str]:
-    """Environment with ``home / "flwr"`` as Flower's own folder: nothing phones home, nothing is installed."""
+    """Environment with ``home / "flwr"`` as Flower's own folder: nothing phones home, nothing is installed.
+
+    No proxy is asked for loopback, however the variable is spelled: where both are set, the lower-case one counts.
+    """
+    direct = ",".join(filter(None, (LOOPBACK, "localhost", *(os.environ.get(name) for name in NO_PROXY))))
     return {
         **os.environ,
         "FLWR_HOME": str(home / "flwr"),
@@ -20,7 +25,7 @@ def flower_environment(home: Path) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(CHUNK_BYTES),
-        "NO_PROXY": ",".join(filter(None, (LOOPBACK, "localhost", os.environ.get("NO_PROXY")))),
+        **dict.fromkeys(NO_PROXY, direct),
         "PYTHONUNBUFFERED": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }

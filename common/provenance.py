@@ -5,7 +5,8 @@ and of the link before it:
 
 =========  ==================================================================================
 study      the digest of the study that every hospital approved
-round      one record of ``results.json`` a round, in canonical JSON: who took part, what came of it
+round      one record of ``results.json`` a round, in canonical JSON: who took part, what came of it, and the
+           digest of the model's weights after it
 results    everything else in ``results.json``
 card       ``model-card.json``, byte by byte
 model      ``model.safetensors``, byte by byte
@@ -15,7 +16,8 @@ The rule, checked in this order by ``verify``; it fails closed, at the first lin
 
 1. the links are of these kinds, in this order, numbered without a gap, and every hash is right;
 2. the model file and the card beside it have the digests of their links, and name the study of the first;
-3. ``results.json``, where it lies beside them, has the digests of its links;
+3. ``results.json``, where it lies beside them, has the digests of its links, and the weights in the model file are
+   those after its last round;
 4. where a study key is given, the last hash is signed by its owner. A chain without a signature then does not hold.
 
 A simulation has no coordinator's key: its chain is not signed, and says so.
@@ -36,7 +38,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import TrustError, UsageError
 from common.model_card import CARD
-from common.models.metadata import saved_study
+from common.models.metadata import saved_study, saved_weights_digest
 from common.pki.keys import read_study_public
 from common.study import canonical_json, describe
 
@@ -116,7 +118,7 @@ def verify(place: Path, study_key: str = "") -> Verified:
     _check_links(links)
     study = links[0].digest
     _check_files(model, data, links)
-    records = _check_records(model.with_name(RESULTS), links)
+    records = _check_records(model.with_name(RESULTS), links, data)
     if study_key:
         _check_signature(provenance, study_key)
     return Verified(study, links[-1].digest, len(links) - 4, records, bool(provenance.signature), bool(study_key))
@@ -155,13 +157,14 @@ def _check_files(model: Path, data: bytes, links: Sequence[Link]) -> None:
         raise TrustError(f"'{model}' or '{card.name}' is of another study or model than the provenance", _REMEDY)
 
 
-def _check_records(path: Path, links: Sequence[Link]) -> bool:
-    """Whether ``results.json`` is there; TrustError if it is and differs."""
+def _check_records(path: Path, links: Sequence[Link], model: bytes) -> bool:
+    """Whether ``results.json`` is there; TrustError if it is and differs, or ends with other weights than ``model``."""
     if not path.exists():
         return False
     try:
         results = json.loads(path.read_bytes())
         found = chain(results, b"", b"")
+        last = results["rounds"][-1].get("weights_sha256", "") if results["rounds"] else ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise TrustError(f"'{path}' can't be read as results", _REMEDY) from None
     if len(found) != len(links):
@@ -170,6 +173,8 @@ def _check_records(path: Path, links: Sequence[Link]) -> bool:
         if ours.digest != theirs.digest:
             which = f"round {ours.n - 1}" if ours.kind == "round" else f"its {ours.kind}"
             raise TrustError(f"'{path}': {which} is not what the provenance names", _REMEDY)
+    if last and saved_weights_digest(model) != last:  # earlier releases did not record it
+        raise TrustError(f"'{path}': the model's weights are not those after its last round", _REMEDY)
     return True
 
 

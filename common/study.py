@@ -241,11 +241,6 @@ class Evaluation(_Frozen):
             raise ValueError(f"holdout {self.holdout} means nothing where folds are given; remove one of them")
         return self
 
-    @property
-    def held_out_share(self) -> float:
-        """Expected share of the patients that is kept out of training."""
-        return self.holdout if self.folds is None else 1 / self.folds
-
 
 class Study(_Frozen):
     """A validated study. Build it with ``load_study`` or ``parse_study``.

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -85,7 +85,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
             "seed": checkpoint.seed,
             "started": checkpoint.started.isoformat(),
             "round": checkpoint.round,
-            "records": _chain(folder, checkpoint.round),
+            "records": _chain_of_next(folder, checkpoint.round),
             "sites": list(checkpoint.sites),
             "epsilon": dict(checkpoint.epsilon),
             "evaluation": dict(checkpoint.evaluation),
@@ -144,9 +144,9 @@ def _read(folder: Path, path: Path) -> Checkpoint:
     if {name: _digest(vector.data) for name, vector in vectors.items()} != description["vectors"]:
         raise Damaged("a vector is not the one that was written")
     round_ = int(description["round"])
-    if _chain(folder, round_) != description["records"]:
-        raise Damaged(f"the records of rounds 1 to {round_} are not those that were written")
     read = [_record_file(folder, number).read_bytes() for number in range(1, round_ + 1)]
+    if _chain(read) != description["records"]:
+        raise Damaged(f"the records of rounds 1 to {round_} are not those that were written")
     return Checkpoint(
         study=description["study"],
         seed=description["seed"],
@@ -191,12 +191,28 @@ def _description(content: bytes) -> dict[str, Any]:
     return found
 
 
-def _chain(folder: Path, rounds: int) -> str:
-    """SHA-256 over the records of rounds 1 to ``rounds``, each bound to those before. OSError when one is missing."""
-    digest = ""
-    for number in range(1, rounds + 1):
-        digest = _digest(digest.encode() + _record_file(folder, number).read_bytes())
+def _chain(contents: Iterable[bytes], before: str = "") -> str:
+    """SHA-256 over records in order, each bound to those before. ``before``: the chain that they go on from."""
+    digest = before
+    for content in contents:
+        digest = _digest(digest.encode() + content)
     return digest
+
+
+def _chain_of_next(folder: Path, round_: int) -> str:
+    """The chain of rounds 1 to ``round_``, whose record is there; from the checkpoint before it, if that holds.
+
+    So a round's work does not grow with the rounds before. OSError when a record is missing.
+    """
+    first, before = 1, ""
+    try:
+        with _checkpoint_file(folder, round_ - 1).open("rb") as file:
+            head = file.read(8)
+            before = _description(head + file.read(int.from_bytes(head, "little")))["records"]
+        first = round_
+    except (Damaged, OSError, OverflowError, MemoryError):
+        pass  # the first round, or a checkpoint that does not hold: all records are read
+    return _chain((_record_file(folder, number).read_bytes() for number in range(first, round_ + 1)), before)
 
 
 def _digest(data: bytes | memoryview) -> str:

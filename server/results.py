@@ -154,7 +154,10 @@ class Participation(_Frozen):
 
 
 class RoundRecord(_Frozen):
-    """One round. ``metrics`` are those of a model that had ``model_round`` rounds of training."""
+    """One round. ``metrics`` are those of a model that had ``model_round`` rounds of training.
+
+    ``weights_sha256``: of the global model after the round (``common.models.metadata``).
+    """
 
     round: Annotated[int, Field(ge=1)]
     seconds: Amount
@@ -164,6 +167,7 @@ class RoundRecord(_Frozen):
     model_round: Tally | None = None
     metrics: Metrics | None = None
     site_metrics: dict[Name, Metrics] = {}
+    weights_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
 class SiteSummary(_Frozen):

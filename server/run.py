@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from torch import nn
 
 from common.errors import FedctError, QuorumError, from_os_error
-from common.models.weights import initial_model, load_vector, save_weights, to_vector
+from common.models.weights import digest_of, initial_model, load_vector, save_weights, to_vector
 from common.privacy.plan import plan_for
 from common.study import Study
 from common.version import versions
@@ -121,7 +121,7 @@ class _Attempt:
 
     def _complete(self, round_: int, outcome: Outcome, model: nn.Module, rounds: Rounds) -> None:
         """The round counts from here: its checkpoint is durable, and then the event log says so."""
-        record = _record(self._study, round_, outcome)
+        record = _record(self._study, round_, outcome, digest_of(model))
         self._records.append(record)
         self._note(outcome)
         checkpoint = Checkpoint(
@@ -197,7 +197,7 @@ def publish(results: Results, folder: RunFolder) -> None:
     seal(folder)
 
 
-def _record(study: Study, round_: int, outcome: Outcome) -> RoundRecord:
+def _record(study: Study, round_: int, outcome: Outcome, weights: str) -> RoundRecord:
     counts, std = outcome.pooled()
     classes = study.task.classes
     return RoundRecord(
@@ -209,6 +209,7 @@ def _record(study: Study, round_: int, outcome: Outcome) -> RoundRecord:
         model_round=round_ - 1 if counts is not None else None,
         metrics=None if counts is None else evaluate(counts, classes, std),
         site_metrics={s: evaluate(c, classes, outcome.counts_std[s]) for s, c in outcome.counts.items()},
+        weights_sha256=weights,
     )
 
 

@@ -75,6 +75,9 @@ def make_app(folder: Path) -> FastAPI:
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
 
+    from server.objects import keep_objects_in_files
+
+    keep_objects_in_files()
     config = SuperLinkLifespanConfig(
         control_address="",
         health_server_address=None,

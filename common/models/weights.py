@@ -17,6 +17,7 @@ from torchvision.models import get_model_weights
 from common.errors import StudyError
 from common.files import write_atomic
 from common.models import parts
+from common.models.metadata import weights_digest
 from common.models.parts import Vector
 from common.models.resnet import CONSTANTS, HEAD, build_model, state
 from common.study import Study, canonical_json
@@ -45,6 +46,11 @@ def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> str:
     data = safetensors.torch.save(tensors, {"fedct": canonical_json(metadata)})
     write_atomic(path, data, mode=0o644)
     return hashlib.sha256(data).hexdigest()
+
+
+def digest_of(model: nn.Module) -> str:
+    """``common.models.metadata.weights_digest`` of all weights."""
+    return weights_digest({name: value.numpy() for name, value in state(model).items()})
 
 
 def initial_model(study: Study, seed: int, weights: Path | None = None) -> nn.Module:

@@ -97,6 +97,18 @@ def coordinator_memory(
 
 
 @app.command()
+def round_cost(
+    arch: Annotated[str, typer.Option(help="The network's name in a study file.")] = "resnet50",
+    sites: Annotated[int, typer.Option(help="Sites on this machine.")] = 10,
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds; the first is not counted.")] = 4,
+) -> None:
+    """Time of a deployed round with trivial training, over moving its bytes through TLS once down and once up."""
+    from simulations.benchmarks.round_cost import measure
+
+    say(json.dumps(measure(arch, sites, rounds), indent=1))
+
+
+@app.command()
 def ingest(
     study: StudyFile, out: Out, slices: Annotated[int, typer.Option(help="Slices of each transfer syntax.")] = 2000
 ) -> None:

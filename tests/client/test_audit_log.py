@@ -98,6 +98,52 @@ def test_a_log_taken_away_is_missed(log: AuditLog):
     assert not log.path.exists()
 
 
+def test_an_append_reads_the_end_alone_and_a_reading_finds_what_was_edited_before_it(log: AuditLog, monkeypatch):
+    log.path.write_bytes(log.path.read_bytes().replace(b'"round":1', b'"round":9'))
+    monkeypatch.setattr(AuditLog, "_checked", lambda *_: pytest.fail("read all of it"))
+    assert log.append("release", {"round": 4}).n == 4
+    monkeypatch.undo()
+    with pytest.raises(LedgerError, match="line 1 "):
+        log.read()
+
+
+@pytest.mark.parametrize("length", [10, 16 << 10, 200_000])
+def test_a_last_line_of_any_length_is_gone_on_from(log: AuditLog, length):
+    log.append("refusal", {"why": "x" * length})
+    log.append("release", {"round": 5})
+    assert log.verify() == 5
+
+
+ENDS = {
+    "the last line was edited": lambda lines: [*lines[:2], lines[2].replace(b'"round":3', b'"round":9')],
+    "the last line was removed": lambda lines: lines[:2],
+    "two lines were removed": lambda lines: lines[:1],
+    "all lines were removed": lambda _: [],
+    "the last two lines changed places": lambda lines: [lines[0], lines[2], lines[1]],
+    "an empty line was added": lambda lines: [*lines, b"\n"],
+    "something else was added": lambda lines: [*lines, b'{"n":4}\n'],
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_nothing_is_added_to_an_end_that_is_not_the_one_that_was_written(log: AuditLog, name):
+    log.path.write_bytes(b"".join(ENDS[name](lines_of(log))))
+    before = log.path.read_bytes()
+    with pytest.raises(LedgerError):
+        log.append("release", {})
+    assert log.path.read_bytes() == before
+
+
+def test_an_end_that_was_written_anew_with_right_hashes_does_not_fit_its_head(log: AuditLog):
+    lines = lines_of(log)
+    record = json.loads(lines[2])
+    record["details"]["round"] = 9
+    record["hash"] = chain_hash({k: v for k, v in record.items() if k != "hash"})
+    log.path.write_bytes(b"".join(lines[:2]) + canonical_json(record).encode() + b"\n")
+    with pytest.raises(LedgerError, match="not the row that its head knows"):
+        log.append("release", {})
+
+
 def test_a_head_taken_away_is_missed(log: AuditLog):
     log.head_path.unlink()
     with pytest.raises(LedgerError, match="missing"):

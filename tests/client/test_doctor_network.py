@@ -274,6 +274,20 @@ def test_it_goes_through_the_proxy_that_the_node_goes_through(coordinator, join,
     assert "secret" not in str(found)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("https_proxy", "http://127.0.0.1:9"), ("all_proxy", "http://127.0.0.1:9"), ("no_proxy", HOST), ("no_proxy", "*")],
+)
+def test_no_variable_of_the_environment_sends_it_past_the_proxy_of_the_site(
+    coordinator, join, proxy, monkeypatch, name, value
+):
+    way = proxy()
+    monkeypatch.setenv(name, value)
+    found = network.checks(join(coordinator, proxy=f"http://127.0.0.1:{way.port}"))
+    assert set(states(found).values()) == {"ok"}
+    assert set(way.asked) == {f"CONNECT {HOST}:{coordinator.port} HTTP/1.1"}
+
+
 def test_a_proxy_that_refuses_is_told_from_a_coordinator_that_does(coordinator, join, proxy):
     way = proxy(b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
     found = network.checks(join(coordinator, proxy=f"http://127.0.0.1:{way.port}"))[-1]
@@ -285,7 +299,7 @@ def test_afterwards_the_environment_is_as_it_was(coordinator, join, monkeypatch)
     site = join(coordinator, proxy="http://127.0.0.1:9")
     with network.going_as_the_node(site):
         assert network.os.environ["HTTPS_PROXY"] == "http://127.0.0.1:9"
-        assert "hospital.example" in network.os.environ["NO_PROXY"]
+        assert "hospital.example" not in network.os.environ["NO_PROXY"]
     assert "HTTPS_PROXY" not in network.os.environ
     assert network.os.environ["NO_PROXY"] == "hospital.example"
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from types import SimpleNamespace
 
 import httpx
 import pytest
+from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError, pull_objects
 from flwr.supercore.protobuf.client import ProtobufClient
-from flwr.supernode import fleet_http_connection
+from flwr.supernode import fleet_http_connection, start_client_internal
 
 from client import supernode
 from client.supernode import NotingInterceptor
@@ -85,3 +87,36 @@ def test_canary_flowers_client_takes_its_proxy_from_the_environment_and_trusts_t
     assert "trust_env" not in source
     assert "proxy" not in source
     assert "verify.load_verify_locations(cadata=root_certificates" in source
+
+
+def test_flowers_loop_uses_nothing_of_time_but_the_three_pauses_that_are_replaced():
+    source = inspect.getsource(start_client_internal)
+    assert re.findall(r"\btime\.[a-z_]+\(.*?\)", source) == ["time.sleep(3)", "time.sleep(0.5)", "time.sleep(0.5)"]
+
+
+def test_a_node_asks_soon_after_work_and_as_seldom_as_flower_when_idle(monkeypatch):
+    slept, now = [], [1000.0]
+    monkeypatch.setattr(supernode, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=slept.append))
+    pauses = supernode.Pauses()
+    pauses.sleep(3)  # nothing was ever asked of it
+    pauses.sleep(0.5)  # waits for the runner
+    for idle in (0, 10, 1000):
+        now[0] = 1000.0 + idle
+        pauses.sleep(3)
+    assert slept == [3, supernode.RUNNER_SECONDS, supernode.SHORTEST_IDLE, 1.0, 3]
+
+
+def test_a_part_that_is_not_there_yet_is_asked_for_again_at_once(monkeypatch):
+    monkeypatch.setattr(start_client_internal, "time", start_client_internal.time)  # put back afterwards
+    monkeypatch.setattr(pull_objects, "__kwdefaults__", dict(pull_objects.__kwdefaults__))
+    supernode.wait_less()
+    assert isinstance(start_client_internal.time, supernode.Pauses)
+    assert inspect.signature(pull_objects).parameters["initial_backoff"].default == supernode.FIRST_WAIT
+    missing = iter([True, True, False])
+
+    def pull(name):
+        if next(missing):
+            raise ObjectUnavailableError(name)
+        return b"part"
+
+    assert pull_objects(["a"], pull) == {"a": b"part"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import urllib.request
 
 from common.flower_env import LOOPBACK, flower_environment, free_port
 
@@ -15,10 +16,22 @@ def test_nothing_of_flower_phones_home_or_installs(tmp_path):
 
 
 def test_flower_talks_to_loopback_without_the_proxy_and_to_others_as_before(tmp_path, monkeypatch):
+    monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("NO_PROXY", "pacs.example")
     assert flower_environment(tmp_path)["NO_PROXY"].split(",") == [LOOPBACK, "localhost", "pacs.example"]
     monkeypatch.delenv("NO_PROXY")
     assert flower_environment(tmp_path)["NO_PROXY"].split(",") == [LOOPBACK, "localhost"]
+
+
+def test_a_lower_case_variable_does_not_send_loopback_through_a_proxy(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "pacs.example")
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    with monkeypatch.context() as started:
+        for name, value in flower_environment(tmp_path).items():
+            started.setenv(name, value)
+        assert urllib.request.proxy_bypass_environment(LOOPBACK)
+        assert urllib.request.proxy_bypass_environment("pacs.example")
+        assert not urllib.request.proxy_bypass_environment("elsewhere.example")
 
 
 def test_a_port_is_free_on_loopback():

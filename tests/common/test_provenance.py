@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 
 from common.errors import TrustError, UsageError
+from common.models.metadata import saved_weights_digest
 from common.pki.keys import new_study_key, study_public
 from common.provenance import Provenance, chain, sign, verify
 from common.study import canonical_json
@@ -28,7 +29,9 @@ def folder(tmp_path):
     study = hashlib.sha256(canonical_json(plan).encode()).hexdigest()
     model = model_bytes(study)
     digest = hashlib.sha256(model).hexdigest()
-    rounds = [{"round": n, "participation": [{"site": "x", "status": "ok"}]} for n in (1, 2)]
+    after = [saved_weights_digest(one) for one in (model_bytes(study, 0.5), model)]
+    part = {"participation": [{"site": "x", "status": "ok"}]}
+    rounds = [{"round": n, **part, "weights_sha256": weights} for n, weights in enumerate(after, start=1)]
     results = {"study": plan, "study_digest": study, "rounds": rounds, "model_sha256": digest, "accuracy": 0.8}
     card = json.dumps({"study_digest": study, "model_sha256": digest, "accuracy": 0.8}).encode()
     (tmp_path / "model.safetensors").write_bytes(model)
@@ -114,11 +117,21 @@ def rebuild(folder):
     model = model_bytes(results["study_digest"], 2.0)
     digest = hashlib.sha256(model).hexdigest()
     results["model_sha256"] = digest
+    results["rounds"][-1]["weights_sha256"] = saved_weights_digest(model)
     card = json.dumps({"study_digest": results["study_digest"], "model_sha256": digest}).encode()
     (folder / "model.safetensors").write_bytes(model)
     (folder / "model-card.json").write_bytes(card)
     (folder / "results.json").write_text(json.dumps(results))
     write(folder, Provenance(links=chain(results, card, model), signature=read(folder).signature))
+
+
+def another_end(folder):
+    """A coordinator that signs another model than the one its rounds led to."""
+    results = json.loads((folder / "results.json").read_text())
+    results["rounds"][-1]["weights_sha256"] = results["rounds"][0]["weights_sha256"]
+    (folder / "results.json").write_text(json.dumps(results))
+    files = [(folder / name).read_bytes() for name in ("model-card.json", "model.safetensors")]
+    write(folder, sign(chain(results, *files), KEY))
 
 
 def resign(folder):
@@ -141,6 +154,7 @@ ATTACKS = {
     "a hospital is taken out of a round": (edit_round, "round 1 is not what"),
     "a round is added to the results": (add_round, "has 3 rounds; the provenance has 2"),
     "everything is rebuilt around another model": (rebuild, "not signed by the owner"),
+    "the last round led to other weights": (another_end, "not those after its last round"),
     "the chain is signed with another key": (resign, "not signed by the owner"),
     "the signature is taken away": (unsign, "has no signature"),
     "the card is taken away": (lambda folder: (folder / "model-card.json").unlink(), "does not exist"),

@@ -152,6 +152,30 @@ def test_what_a_killed_process_left_half_written_is_removed(run):
     assert not [name for name in names(run) if "/." in name]
 
 
+def test_saving_a_round_reads_no_record_of_earlier_ones(run):
+    for number in (1, 2, 3):
+        (run / "rounds" / f"{number:05d}.json").rename(run / f"{number}")
+    checkpoints.save(run, after(4))
+    for number in (1, 2, 3):
+        (run / f"{number}").rename(run / "rounds" / f"{number:05d}.json")
+    assert checkpoints.newest(run, STUDY).records == after(4).records
+
+
+def test_a_record_that_was_changed_before_the_next_round_is_still_found(run):
+    path = run / "rounds" / "00001.json"
+    path.write_text(path.read_text().replace('"late"', '"ok"'))
+    checkpoints.save(run, after(4))
+    with pytest.raises(RunError, match=r"00004.*records of rounds 1 to 4"):
+        checkpoints.newest(run, STUDY)
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_round_after_a_damaged_checkpoint_is_saved_all_the_same(run, name):
+    DAMAGE[name](run / "checkpoints" / "00003.safetensors")
+    checkpoints.save(run, after(4))
+    assert checkpoints.newest(run, STUDY).records == after(4).records
+
+
 @pytest.mark.failure(
     "the coordinator's disk, full at a checkpoint",
     seen='"no space left", exit code 9',

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import resnet18
 
 from common.errors import StudyError
+from common.models.metadata import saved_weights_digest
 from common.models.resnet import empty_model
-from common.models.weights import initial_model, load_vector, save_weights, to_vector
+from common.models.weights import digest_of, initial_model, load_vector, save_weights, to_vector
 from common.study import parse_study
 
 
@@ -35,6 +36,19 @@ def test_a_vector_carries_all_weights():
     model, copy = initial_model(study, 1), empty_model(study)
     load_vector(copy, to_vector(model))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), copy.parameters(), strict=True))
+
+
+def test_a_network_and_its_file_have_the_same_digest_and_a_changed_weight_another(tmp_path):
+    model = initial_model(study_of(), 1)
+    first = digest_of(model)
+    for metadata in ({"study": "a"}, {"study": "b"}):
+        save_weights(tmp_path / "model", model, metadata)
+        assert saved_weights_digest((tmp_path / "model").read_bytes()) == first
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1e-3
+    assert digest_of(model) != first
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        saved_weights_digest(b"x" * 20)
 
 
 def test_a_head_only_study_sends_only_the_head():
