@@ -18,7 +18,7 @@ from common.errors import StudyError
 from common.files import write_atomic
 from common.models import parts
 from common.models.parts import Vector
-from common.models.resnet import CONSTANTS, HEAD, build_model, state
+from common.models.resnet import CONSTANTS, HEAD, Network, build_model, state
 from common.study import Study, canonical_json
 
 
@@ -47,7 +47,7 @@ def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def initial_model(study: Study, seed: int, weights: Path | None = None) -> nn.Module:
+def initial_model(study: Study, seed: int, weights: Path | None = None) -> Network:
     """The study's network with its initial weights; only the coordinator calls this.
 
     Random weights are drawn from ``seed``, and so is the head unless the file's fits. ``weights``: the
