@@ -28,6 +28,7 @@ from common.pki.keys import read_study_key
 from common.study import describe
 
 SETTINGS = "coordinator.toml"
+COORDINATOR_VARIABLE = "FEDCT_COORDINATOR"  # where the ServerApp finds the folder of the coordinator whose run it is
 
 
 class CoordinatorConfig(BaseModel):

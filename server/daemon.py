@@ -22,7 +22,7 @@ from common.flower_env import LOOPBACK, flower_environment
 from common.pki.address import parse_address
 from common.supervisor import Service, supervise
 from server.control import START, Control, NotRunning
-from server.coordinator import Coordinator, read_file
+from server.coordinator import COORDINATOR_VARIABLE, Coordinator, read_file
 from server.nodes import keep_registered
 from server.registry import Registry
 from server.resume import keep_resumed
@@ -70,7 +70,7 @@ def daemon_of(coordinator: Coordinator) -> Daemon:
 def services(daemon: Daemon, listener: Listener) -> list[Service]:
     """The SuperLink and the executor, as the supervisor runs them."""
     home = daemon.superlink
-    environment = flower_environment(home) | {RUN_VARIABLE: str(daemon.runs)}
+    environment = flower_environment(home) | {RUN_VARIABLE: str(daemon.runs), COORDINATOR_VARIABLE: str(daemon.folder)}
     link = (
         *("server.superlink", str(home), "--loopback-port", str(daemon.control_port)),
         *("--host", listener.host, "--port", str(listener.port)),

@@ -21,6 +21,7 @@ from common.study import Study
 from common.version import versions
 from server import checkpoints
 from server.checkpoints import Checkpoint
+from server.coordinator import Coordinator
 from server.evaluation import evaluate, final_metrics
 from server.provenance import seal
 from server.report import render_report
@@ -41,15 +42,19 @@ RELATION = "add or remove one patient"
 ACCOUNTANT = "PLD (dp-accounting, pessimistic)"
 
 
-def run_study(grid: Grid, study: Study, folder: RunFolder, seed: int, *, simulated: bool) -> Results:
+def run_study(
+    grid: Grid, study: Study, folder: RunFolder, seed: int, coordinator: Coordinator | None = None
+) -> Results:
     """Run what is left of ``study`` and write the results; FedctError when the run failed, after writing.
+
+    ``coordinator``: whose run it is; None for a simulation.
 
     Raises RunError, with nothing written, when another process works in the folder. What is no FedctError passes
     through with no word of an end.
     """
     with folder.alone():
         folder.remove_results()
-        attempt, failure = _Attempt(study, folder, seed, simulated=simulated), None
+        attempt, failure = _Attempt(study, folder, seed, simulated=coordinator is None), None
         try:
             attempt.run(grid)
         except FedctError as error:
@@ -58,7 +63,7 @@ def run_study(grid: Grid, study: Study, folder: RunFolder, seed: int, *, simulat
             failure = from_os_error(error)
         results = attempt.results(failure)
         try:
-            publish(results, folder)
+            publish(results, folder, coordinator)
         except OSError as error:
             failure = from_os_error(error)
         outcome, reason = ("failed", str(failure)) if failure else ("finished", "")
@@ -189,12 +194,12 @@ def save_model(study: Study, model: nn.Module, path: Path) -> str:
     return save_weights(path, model, {"study": study.digest, "study_name": study.name})
 
 
-def publish(results: Results, folder: RunFolder) -> None:
-    """Write results.json, report.html, the model cards and the provenance of ``results``."""
+def publish(results: Results, folder: RunFolder, coordinator: Coordinator | None = None) -> None:
+    """Write results.json, report.html, the model cards and the provenance of ``results``, signed by ``coordinator``."""
     write_results(results, folder.results_file)
     render_report(results, folder.root / "report.html")
     write_cards(results, folder)
-    seal(folder)
+    seal(folder, coordinator)
 
 
 def _record(study: Study, round_: int, outcome: Outcome) -> RoundRecord:
