@@ -28,6 +28,7 @@ from server.registry import Registry
 from server.resume import keep_resumed
 from server.run_folder import RUN_VARIABLE
 from server.superlink import EXECUTOR_SECRET, OPERATOR_SECRET, Listener, bind
+from server.tracking import require
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def run(coordinator: Coordinator, host: str, told_to_stop: threading.Event, note
     port = parse_address(coordinator.config.address).port
     listener = Listener(host, port, coordinator.server_file, coordinator.server_key_file)
     registry, daemon = Registry(coordinator.registry_file), daemon_of(coordinator)
+    require(coordinator.config.tracking)
     registry.admitted()  # a damaged registry is said now
     for address in ((host, port), (LOOPBACK, daemon.control_port)):
         bind(*address).close()

@@ -37,6 +37,7 @@ from server.results import (
 )
 from server.rounds import Outcome, Rounds
 from server.run_folder import RunFolder
+from server.tracking import Tracking
 
 RELATION = "add or remove one patient"
 ACCOUNTANT = "PLD (dp-accounting, pessimistic)"
@@ -54,7 +55,8 @@ def run_study(
     """
     with folder.alone():
         folder.remove_results()
-        attempt, failure = _Attempt(study, folder, seed, simulated=coordinator is None), None
+        tracking = Tracking(coordinator.config.tracking if coordinator else (), folder, study.name)
+        attempt, failure = _Attempt(study, folder, seed, tracking, simulated=coordinator is None), None
         try:
             attempt.run(grid)
         except FedctError as error:
@@ -66,6 +68,7 @@ def run_study(
             publish(results, folder, coordinator)
         except OSError as error:
             failure = from_os_error(error)
+        tracking.finish(results)
         outcome, reason = ("failed", str(failure)) if failure else ("finished", "")
         folder.event("end", outcome=outcome, reason=reason, code=failure.code if failure else "")
     if failure:
@@ -76,8 +79,9 @@ def run_study(
 class _Attempt:
     """One attempt at a run, and what is known of the run so far; sites' claims as each last made them."""
 
-    def __init__(self, study: Study, folder: RunFolder, seed: int, *, simulated: bool) -> None:
+    def __init__(self, study: Study, folder: RunFolder, seed: int, tracking: Tracking, *, simulated: bool) -> None:
         self._study, self._folder, self._seed, self._simulated = study, folder, seed, simulated
+        self._tracking = tracking
         self._started = datetime.now(UTC)
         self._records: list[RoundRecord] = []
         self._sites: tuple[str, ...] = ()
@@ -148,6 +152,7 @@ class _Attempt:
             accuracy=_accuracy(record.metrics),
             of=self._study.federation.rounds,
         )
+        self._tracking.round(record)
 
     def _note(self, outcome: Outcome) -> None:
         """Keep what sites said of themselves."""
