@@ -219,6 +219,7 @@ def _record(study: Study, round_: int, outcome: Outcome) -> RoundRecord:
         model_round=round_ - 1 if counts is not None else None,
         metrics=None if counts is None else evaluate(counts, classes, std),
         site_metrics={s: evaluate(c, classes, outcome.counts_std[s]) for s, c in outcome.counts.items()},
+        contributions=outcome.contributions,
     )
 
 
