@@ -13,6 +13,12 @@ _STAYS = {
     "head": " but for the last layer, which stays here",
 }
 
+_POOLING = {
+    "max": "A patient is judged by the largest probability of any view.",
+    "attention": "A patient is judged by all its views together, weighed by attention.",
+    "gru": "A patient is judged by all its views together, read from first to last (GRU).",
+}
+
 
 def plain(text: str) -> str:
     """What a coordinator wrote, with nothing in it that a terminal would obey."""
@@ -57,6 +63,7 @@ def _work(study: Study) -> list[str]:
     return [
         f"It teaches a {study.model.name} to tell apart: {classes}; one label a {task.label_level}, from {labels}.",
         f"It sees {input_.view} planes of {input_.size} x {input_.size} pixels of {input_.spacing_mm:g} mm, at {windows}.",
+        *([_POOLING[study.model.pooling]] if study.model.pooling != "mean" else []),
         f"Of {parameters / 1e6:.1f} million weights it trains {parts[study.model.trainable]}.",
         f"The first message with the model has {_amount(first_message_bytes(study))}, a later one and an update {_amount(later_message_bytes(study))}.",
         f"{federation.rounds} rounds of {training.local_steps} steps each at every site, {study.total_steps} in all.",

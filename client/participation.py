@@ -16,7 +16,6 @@ from datetime import datetime
 from typing import Any
 
 from numpy.typing import NDArray
-from torch import nn
 
 from client.audit_log import AuditLog
 from client.budget import study_charges
@@ -32,6 +31,7 @@ from common.messages import Reply, Request
 from common.metrics import l2_sensitivity
 from common.models import parts
 from common.models.parts import Vector
+from common.models.resnet import Network
 from common.privacy.events import Event
 from common.privacy.plan import PrivacyPlan, plan_for, round_events
 from common.study import Study
@@ -130,7 +130,7 @@ def begun_rounds(audit: AuditLog) -> list[datetime]:
     return [datetime.fromisoformat(entry.time) for entry in audit.read() if entry.kind == _BEGUN]
 
 
-def _evaluate(site: Site, study: Study, model: nn.Module, cohort: Cohort) -> EvaluationRelease:
+def _evaluate(site: Site, study: Study, model: Network, cohort: Cohort) -> EvaluationRelease:
     """Counts over held-out patients as the policy lets them go; nothing is computed when withheld."""
     policy = site.config.policy
     if policy.evaluation == "withheld":
@@ -142,7 +142,7 @@ def _evaluate(site: Site, study: Study, model: nn.Module, cohort: Cohort) -> Eva
 def _train(
     study: Study,
     request: Request,
-    model: nn.Module,
+    model: Network,
     received: Received,
     cohort: Cohort,
     plan: PrivacyPlan | None,

@@ -27,7 +27,7 @@ from common.errors import DataError
 from common.files import fsync_folder, write_atomic
 from common.models import parts
 from common.models.parts import Vector
-from common.models.resnet import empty_model
+from common.models.resnet import Network, empty_model
 from common.study import Study
 
 _KEY = "weights"
@@ -58,7 +58,7 @@ class Received:
         return cls(parts.read(parts.shared(model, study)), parts.digest(base), base)
 
 
-def network(site: Site, study: Study, received: Received) -> nn.Module:
+def network(site: Site, study: Study, received: Received) -> Network:
     """The study's network with the weights received, and the site's own; a base that came is kept.
 
     Raises DataError when they don't fit the network or are not finite, BaseMissing when the base is neither

@@ -136,7 +136,9 @@ class Model(_Frozen):
 
     For a file, ``initial_sha256`` binds the study to its bytes. ``local``: weights that are trained and stay at each
     site, which sends and receives the others: its normalisation (FedBN, Li et al. 2021) or its last layer (FedPer,
-    Arivazhagan et al. 2019).
+    Arivazhagan et al. 2019). ``pooling``: how a patient's views become one decision: ``mean`` of their probabilities;
+    ``max``, the largest of each class, scaled to add up to 1; ``attention`` or ``gru`` over their features
+    (``common.models.pooling``), trained on all views of a patient together.
     """
 
     name: Literal["plain18", "resnet18", "resnet34", "resnet50"] = "resnet18"
@@ -144,6 +146,7 @@ class Model(_Frozen):
     initial_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     trainable: Literal["all", "norm+head", "head"] = "all"
     local: Literal["none", "norm", "head"] = "none"
+    pooling: Literal["mean", "max", "attention", "gru"] = "mean"
 
     @model_validator(mode="after")
     def _some_shared(self) -> Model:
@@ -271,6 +274,17 @@ class Study(_Frozen):
             raise ValueError(
                 f"model.initial 'imagenet' takes 3 input channels; input.windows makes {self.input.channels}. Use one window"
             )
+        pooling, level = self.model.pooling, self.task.label_level
+        if (level == "slice" and pooling != "mean") or (level != "patient" and self.pools):
+            raise ValueError(
+                f"model.pooling '{pooling}' joins a patient's views; task.label_level '{level}' may give them several "
+                "labels. Set label_level 'patient', or pooling 'mean'"
+            )
+        if pooling == "gru" and self.privacy.on:
+            raise ValueError(
+                "model.pooling 'gru' uses its weights once a view, and the private step can't clip that per patient; "
+                "expected 'mean', 'max' or 'attention' with privacy.unit 'patient'"
+            )
         if self.federation.strategy == "scaffold" and (self.training.optimizer != "sgd" or self.training.momentum != 0):
             raise ValueError(
                 "federation.strategy 'scaffold' needs training.optimizer 'sgd' and training.momentum 0 "
@@ -311,6 +325,11 @@ class Study(_Frozen):
     def without_privacy(self) -> Study:
         """The same study with privacy off."""
         return self.model_copy(update={"privacy": Privacy(unit="off")})
+
+    @property
+    def pools(self) -> bool:
+        """Whether the network takes a patient's views together, and learns to pool them."""
+        return self.model.pooling in ("attention", "gru")
 
     @property
     def total_steps(self) -> int:

@@ -2,7 +2,8 @@
 
 The bundle that Flower distributes holds references and settings only. ``study`` (a digest), ``seed`` and
 ``run`` come from the run config; the study itself lies in the run folder, which is folder ``run`` of the one
-that the coordinator named in ``FEDCT_RUN``, and must have that digest.
+that the coordinator named in ``FEDCT_RUN``, and must have that digest. Unless the run is a simulation,
+``FEDCT_COORDINATOR`` names the folder of the coordinator, whose study key signs the result.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.errors import FedctError, RunError
 from server.arrays import spare_memory
+from server.coordinator import COORDINATOR_VARIABLE, Coordinator, open_coordinator
 from server.delivery import wait_less
 from server.run import run_study
 from server.run_folder import RUN_VARIABLE, RunFolder
@@ -39,9 +41,10 @@ def main(grid: Grid, context: Context) -> None:
         raise RunError(f"run = {name!r} is not the plain name of a run folder")
     folder = RunFolder(Path(root) / name)
     study = folder.study(str(context.run_config["study"]))
-    seed, simulated = int(str(context.run_config["seed"])), bool(context.run_config["simulated"])
+    seed = int(str(context.run_config["seed"]))
     try:
-        run_study(grid, study, folder, seed, simulated=simulated)
+        coordinator = None if context.run_config["simulated"] else _coordinator()
+        run_study(grid, study, folder, seed, coordinator)
     except FedctError:
         raise
     except httpx.HTTPError as error:  # the SuperLink is gone, or has given this run up: it can be resumed
@@ -50,3 +53,13 @@ def main(grid: Grid, context: Context) -> None:
     except Exception as error:
         folder.event("end", outcome="failed", reason=f"{type(error).__name__}: {error}")
         raise
+
+
+def _coordinator() -> Coordinator:
+    """The coordinator whose run this is. Raises RunError or CoordinatorError, before anybody is asked, if it can't sign."""
+    home = os.environ.get(COORDINATOR_VARIABLE)
+    if home is None:
+        raise RunError(f"{COORDINATOR_VARIABLE} is not set", "Start the run with fedct-coordinator")
+    found = open_coordinator(Path(home))
+    found.study_key()
+    return found

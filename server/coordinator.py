@@ -16,6 +16,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -28,12 +29,14 @@ from common.pki.keys import read_study_key
 from common.study import describe
 
 SETTINGS = "coordinator.toml"
+COORDINATOR_VARIABLE = "FEDCT_COORDINATOR"  # where the ServerApp finds the folder of the coordinator whose run it is
 
 
 class CoordinatorConfig(BaseModel):
     """Content of ``coordinator.toml``.
 
     ``address``: HOST:PORT at which sites reach it. ``control``: 127.0.0.1:PORT, for operator and executor.
+    ``tracking``: programs for which runs write their figures to a folder of their own (``server.tracking``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -41,6 +44,7 @@ class CoordinatorConfig(BaseModel):
     title: str = Field(min_length=1, max_length=200)
     address: str
     control: str
+    tracking: tuple[Literal["tensorboard", "mlflow"], ...] = Field(default=(), strict=False)
 
     @field_validator("title")
     @classmethod

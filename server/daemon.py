@@ -22,12 +22,13 @@ from common.flower_env import LOOPBACK, flower_environment
 from common.pki.address import parse_address
 from common.supervisor import Service, supervise
 from server.control import START, Control, NotRunning
-from server.coordinator import Coordinator, read_file
+from server.coordinator import COORDINATOR_VARIABLE, Coordinator, read_file
 from server.nodes import keep_registered
 from server.registry import Registry
 from server.resume import keep_resumed
 from server.run_folder import RUN_VARIABLE
 from server.superlink import EXECUTOR_SECRET, OPERATOR_SECRET, Listener, bind
+from server.tracking import require
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def daemon_of(coordinator: Coordinator) -> Daemon:
 def services(daemon: Daemon, listener: Listener) -> list[Service]:
     """The SuperLink and the executor, as the supervisor runs them."""
     home = daemon.superlink
-    environment = flower_environment(home) | {RUN_VARIABLE: str(daemon.runs)}
+    environment = flower_environment(home) | {RUN_VARIABLE: str(daemon.runs), COORDINATOR_VARIABLE: str(daemon.folder)}
     link = (
         *("server.superlink", str(home), "--loopback-port", str(daemon.control_port)),
         *("--host", listener.host, "--port", str(listener.port)),
@@ -97,6 +98,7 @@ def run(coordinator: Coordinator, host: str, told_to_stop: threading.Event, note
     port = parse_address(coordinator.config.address).port
     listener = Listener(host, port, coordinator.server_file, coordinator.server_key_file)
     registry, daemon = Registry(coordinator.registry_file), daemon_of(coordinator)
+    require(coordinator.config.tracking)
     registry.admitted()  # a damaged registry is said now
     for address in ((host, port), (LOOPBACK, daemon.control_port)):
         bind(*address).close()

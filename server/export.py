@@ -1,7 +1,8 @@
 """A run's model as ONNX and as TorchScript, each compared with the original before it is kept.
 
 Both take ``input``, float32 [n, channels, size, size], centred as ``common.models.resnet`` says, and give
-``logits``, float32 [n, classes]; n is free. Each carries the digests of the study and of ``model.safetensors``.
+``logits``, float32 [n, classes]; n is free. A model that pools views takes n patients [views, n, channels, size, size];
+both numbers are free. Each carries the digests of the study and of ``model.safetensors``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -46,6 +48,10 @@ def export_model(folder: RunFolder, *, to_onnx: bool, to_torchscript: bool) -> l
         raise UsageError(f"'{folder.root}' holds no model.safetensors", "Give the folder of a run that finished")
     study = study_from_json((folder.inner / "study.json").read_text(encoding="utf-8"))
     model = load_saved(folder.model_file, study)
+    if to_onnx and study.model.pooling == "gru":
+        raise UsageError(
+            "ONNX as torch writes it fixes the number of views of a GRU", "Export with --torchscript alone"
+        )
     inputs, others = _inputs(study, _EXAMPLES), _inputs(study, _EXAMPLES + 1)
     with torch.inference_mode():
         expected = model.network(others).numpy()
@@ -64,7 +70,8 @@ def export_model(folder: RunFolder, *, to_onnx: bool, to_torchscript: bool) -> l
 
 def _inputs(study: Study, count: int) -> Tensor:
     """Examples with the range of real ones. A model is traced with some and compared on more, as n is free."""
-    shape = (count, study.input.channels, study.input.size, study.input.size)
+    example = (study.input.channels, study.input.size, study.input.size)
+    shape = (count, count - 1, *example) if study.pools else (count, *example)
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -92,7 +99,7 @@ def _to_onnx(model: SavedModel, inputs: Tensor) -> bytes:
                 verbose=False,
                 input_names=["input"],
                 output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+                dynamic_shapes=(_free(inputs),),
             )
     finally:
         logger.setLevel(level)
@@ -103,6 +110,12 @@ def _to_onnx(model: SavedModel, inputs: Tensor) -> bytes:
     onnx.checker.check_model(proto, full_check=True)
     content: bytes = proto.SerializeToString()
     return content
+
+
+def _free(inputs: Tensor) -> dict[int, Any]:
+    """The sizes that are not fixed."""
+    names = ("views", "n") if inputs.dim() == 5 else ("n",)
+    return {side: torch.export.Dim(name, min=1) for side, name in enumerate(names)}
 
 
 def _run_onnx(content: bytes, inputs: Tensor) -> NDArray[np.float32]:

@@ -153,10 +153,22 @@ class Participation(_Frozen):
     seconds: Amount | None = None
 
 
+class Contribution(_Frozen):
+    """What one site's update did to its round (``server.contribution``); None where nothing moved.
+
+    ``agreement``: cosine between its update and the mean of the others', -1 to 1. ``shift``: how far the mean update
+    would lie elsewhere without it, in lengths of the mean update.
+    """
+
+    agreement: Annotated[float, Field(ge=-1, le=1)] | None
+    shift: Amount | None
+
+
 class RoundRecord(_Frozen):
     """One round. ``metrics`` are those of a model that had ``model_round`` rounds of training.
 
     ``weights_sha256``: of the global model after the round (``common.models.metadata``).
+    ``contributions``: by site, where at least two updates were used.
     """
 
     round: Annotated[int, Field(ge=1)]
@@ -168,6 +180,7 @@ class RoundRecord(_Frozen):
     metrics: Metrics | None = None
     site_metrics: dict[Name, Metrics] = {}
     weights_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    contributions: dict[Name, Contribution] = {}
 
 
 class SiteSummary(_Frozen):

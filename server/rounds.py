@@ -29,10 +29,11 @@ from common.models import parts
 from common.study import Study
 from server.aggregation import Aggregate, State, Vector, begin
 from server.asking import POLL_SECONDS, Asking, Question
+from server.contribution import Sketches, Watched
 from server.delivery import Post, Presence
 from server.letters import Letters
 from server.replies import config_of, update_of, what_is_wrong
-from server.results import Participation
+from server.results import Contribution, Participation
 from server.roster import HELLO_SECONDS, Roster
 from server.run_folder import RunFolder
 
@@ -48,6 +49,7 @@ class Outcome:
     counts_std: dict[str, float] = field(default_factory=dict)
     modes: dict[str, str] = field(default_factory=dict)
     epsilon: dict[str, float] = field(default_factory=dict)
+    contributions: dict[str, Contribution] = field(default_factory=dict)
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: float = 0.0
@@ -134,7 +136,9 @@ class Rounds:
         """One round: the global model moves by the strategy's step. Raises QuorumError below the minimum."""
         length = parts.size(parts.shared(self._model, self._study))
         sites = len(self._roster.names)
-        with closing(begin(self._study, round_, length, sites, self._state, self._folder.inner)) as aggregate:
+        sketches = Sketches(length, self._study.federation.weights)
+        begun = begin(self._study, round_, length, sites, self._state, self._folder.inner)
+        with closing(Watched(begun, sketches)) as aggregate:
             outcome = self._ask(MessageType.TRAIN, round_, aggregate)
             if outcome.answered < self._study.federation.minimum_sites:
                 raise QuorumError(
@@ -143,6 +147,7 @@ class Rounds:
                     "See each site's audit.log for the cause",
                 )
             self._apply(aggregate)
+        outcome.contributions = sketches.contributions()
         return outcome
 
     def evaluate(self, round_: int) -> Outcome:

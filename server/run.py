@@ -21,6 +21,7 @@ from common.study import Study
 from common.version import versions
 from server import checkpoints
 from server.checkpoints import Checkpoint
+from server.coordinator import Coordinator
 from server.evaluation import evaluate, final_metrics
 from server.provenance import seal
 from server.report import render_report
@@ -36,20 +37,26 @@ from server.results import (
 )
 from server.rounds import Outcome, Rounds
 from server.run_folder import RunFolder
+from server.tracking import Tracking
 
 RELATION = "add or remove one patient"
 ACCOUNTANT = "PLD (dp-accounting, pessimistic)"
 
 
-def run_study(grid: Grid, study: Study, folder: RunFolder, seed: int, *, simulated: bool) -> Results:
+def run_study(
+    grid: Grid, study: Study, folder: RunFolder, seed: int, coordinator: Coordinator | None = None
+) -> Results:
     """Run what is left of ``study`` and write the results; FedctError when the run failed, after writing.
+
+    ``coordinator``: whose run it is; None for a simulation.
 
     Raises RunError, with nothing written, when another process works in the folder. What is no FedctError passes
     through with no word of an end.
     """
     with folder.alone():
         folder.remove_results()
-        attempt, failure = _Attempt(study, folder, seed, simulated=simulated), None
+        tracking = Tracking(coordinator.config.tracking if coordinator else (), folder, study.name)
+        attempt, failure = _Attempt(study, folder, seed, tracking, simulated=coordinator is None), None
         try:
             attempt.run(grid)
         except FedctError as error:
@@ -58,9 +65,10 @@ def run_study(grid: Grid, study: Study, folder: RunFolder, seed: int, *, simulat
             failure = from_os_error(error)
         results = attempt.results(failure)
         try:
-            publish(results, folder)
+            publish(results, folder, coordinator)
         except OSError as error:
             failure = from_os_error(error)
+        tracking.finish(results)
         outcome, reason = ("failed", str(failure)) if failure else ("finished", "")
         folder.event("end", outcome=outcome, reason=reason, code=failure.code if failure else "")
     if failure:
@@ -71,8 +79,9 @@ def run_study(grid: Grid, study: Study, folder: RunFolder, seed: int, *, simulat
 class _Attempt:
     """One attempt at a run, and what is known of the run so far; sites' claims as each last made them."""
 
-    def __init__(self, study: Study, folder: RunFolder, seed: int, *, simulated: bool) -> None:
+    def __init__(self, study: Study, folder: RunFolder, seed: int, tracking: Tracking, *, simulated: bool) -> None:
         self._study, self._folder, self._seed, self._simulated = study, folder, seed, simulated
+        self._tracking = tracking
         self._started = datetime.now(UTC)
         self._records: list[RoundRecord] = []
         self._sites: tuple[str, ...] = ()
@@ -143,6 +152,7 @@ class _Attempt:
             accuracy=_accuracy(record.metrics),
             of=self._study.federation.rounds,
         )
+        self._tracking.round(record)
 
     def _note(self, outcome: Outcome) -> None:
         """Keep what sites said of themselves."""
@@ -189,12 +199,12 @@ def save_model(study: Study, model: nn.Module, path: Path) -> str:
     return save_weights(path, model, {"study": study.digest, "study_name": study.name})
 
 
-def publish(results: Results, folder: RunFolder) -> None:
-    """Write results.json, report.html, the model cards and the provenance of ``results``."""
+def publish(results: Results, folder: RunFolder, coordinator: Coordinator | None = None) -> None:
+    """Write results.json, report.html, the model cards and the provenance of ``results``, signed by ``coordinator``."""
     write_results(results, folder.results_file)
     render_report(results, folder.root / "report.html")
     write_cards(results, folder)
-    seal(folder)
+    seal(folder, coordinator)
 
 
 def _record(study: Study, round_: int, outcome: Outcome, weights: str) -> RoundRecord:
@@ -210,6 +220,7 @@ def _record(study: Study, round_: int, outcome: Outcome, weights: str) -> RoundR
         metrics=None if counts is None else evaluate(counts, classes, std),
         site_metrics={s: evaluate(c, classes, outcome.counts_std[s]) for s, c in outcome.counts.items()},
         weights_sha256=weights,
+        contributions=outcome.contributions,
     )
 
 

@@ -66,7 +66,7 @@ def in_words(answer: Answer) -> str:
         if label != name
     ]
     return (
-        f"The model finds '{name}' likeliest: over {planes} planes it gives it {100 * value:.0f} % on average, "
+        f"The model finds '{name}' likeliest: from {planes} planes together it gives it {100 * value:.0f} %, "
         f"and {' and '.join(rest)}."
     )
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from client.prediction.maps import Maps, grad_cam, shares
 from client.prediction.source import NewStudy
-from client.training.evaluate import predict
+from client.training.evaluate import judge, predict
 from common.models.saved import SavedModel
 from common.study import Study
 
@@ -20,7 +20,7 @@ class Answer:
 
     ``examples``: float64 [n, C], the probabilities of each class on each plane (or slice) that it was shown.
     ``values`` [C]: where the study labels slices, the share of slices on which each class is the likeliest;
-    else the mean probability, as in the study's own evaluation. ``maps`` [n, size, size], 0 to 1: where evidence
+    else the probability that its views have together, as in the study's own evaluation. ``maps`` [n, size, size], 0 to 1: where evidence
     was found for ``targets`` [n]: the class said, or on slices that of each slice.
     """
 
@@ -52,14 +52,15 @@ class _Shown:
 def answer(model: SavedModel, study: Study, new: NewStudy) -> Answer:
     """Ask ``model``, trained by ``study``, about ``new``."""
     pixels = new.pixels
-    examples = predict(model.network, _Shown(pixels), np.arange(len(pixels)))
+    shown, everything = _Shown(pixels), np.arange(len(pixels))
+    examples = predict(model.network, shown, everything)
     by_slice = study.task.label_level == "slice"
     likeliest = examples.argmax(axis=1)
     if by_slice:
         values = np.bincount(likeliest, minlength=examples.shape[1]) / len(examples)
         targets = likeliest
     else:
-        values = examples.mean(axis=0)
+        values = judge(model.network, shown, [everything], study)[0]
         targets = np.full(len(examples), values.argmax())
     maps = shares(grad_cam(model.network, pixels, targets))
     return Answer(study.task.classes, by_slice, examples, values, targets, maps)

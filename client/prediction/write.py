@@ -27,6 +27,12 @@ from common.files import fsync_folder, whole_folder, write_atomic
 from common.models.saved import SavedModel
 from common.study import Study, canonical_json
 
+_VALUES = {
+    "mean": "mean probability over the planes",
+    "max": "largest probability over the planes, scaled to add up to 1",
+    "attention": "probability of all planes together, weighed by attention",
+    "gru": "probability of all planes together, read in order",
+}
 WARNING = "Research output of an experimental model. Not a medical device: do not use it to decide about a patient."
 
 
@@ -51,7 +57,7 @@ def summary(
         "model_sha256": model.sha256,
         "study_uid": headers[0].study_uid,
         "series_uid": headers[0].series_uid,
-        "value_is": "share of slices" if answer.by_slice else "mean probability over the planes",
+        "value_is": "share of slices" if answer.by_slice else _VALUES[study.model.pooling],
         "classes": [
             {"name": name, "value": round(float(value), 6)}
             for name, value in zip(answer.classes, answer.values, strict=True)

@@ -2,7 +2,8 @@
 
 The rule (DP-SGD, Abadi et al. 2016, with the patient as the record):
 
-1. the patients drawn contribute K views each; the K gradients are averaged *before* clipping;
+1. the patients drawn contribute K views each; the K gradients are averaged *before* clipping, or a network that
+   pools views makes one loss, and so one gradient, of all K;
 2. each patient's gradient over all trainable parameters is clipped to norm C, in float32 at least;
 3. the clipped gradients are summed over all micro-batches, and N(0, (sigma C)^2) is added once;
 4. the sum is divided by the study's public batch size, never by the number drawn;
@@ -64,15 +65,22 @@ class PrivateStepper:
     """Takes private steps on ``model`` during one round.
 
     ``views``: K. ``batch`` builds the inputs of some patients, K rows for each in turn; the step may
-    overwrite them. Raises UsageError when a trainable parameter can't be clipped per patient, or is not
+    overwrite them. ``pools``: the model takes the views of a patient together, and gives one answer. Raises UsageError when a trainable parameter can't be clipped per patient, or is not
     the optimizer's.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, plan: PrivacyPlan, views: int, batch: Batch
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        plan: PrivacyPlan,
+        views: int,
+        batch: Batch,
+        *,
+        pools: bool = False,
     ) -> None:
         self._views, self._batch, self._clip = views, batch, plan.clip
-        self._ghost = GhostGradients(model)
+        self._ghost = GhostGradients(model, pools=pools)
         self._optimizer = _Optimizer(
             optimizer,
             noise_multiplier=plan.sigma,

@@ -12,6 +12,7 @@ from torch import nn
 
 from client.training.views import Examples, to_input
 from common.metrics import Counts
+from common.models.resnet import Network
 from common.study import Study
 
 BATCH = 64
@@ -26,6 +27,30 @@ def predict(model: nn.Module, examples: Examples, indices: NDArray[np.intp]) -> 
         for i in range(0, len(indices), BATCH)
     ]
     return np.concatenate(parts)
+
+
+def judge(model: Network, examples: Examples, groups: Sequence[NDArray[np.intp]], study: Study) -> NDArray[np.float64]:
+    """Class probabilities [groups, classes] of each group of examples (one or more), decided as the study says.
+
+    Where it does not learn to: the mean of their probabilities, or of each class the largest, scaled to add up to 1.
+    """
+    if study.pools:
+        return np.stack([_pooled(model, examples, indices) for indices in groups])
+    everyone = predict(model, examples, np.concatenate(list(groups)))
+    parts = np.split(everyone, np.cumsum([len(indices) for indices in groups])[:-1])
+    if study.model.pooling == "max":
+        return np.stack([part.max(axis=0) / part.max(axis=0).sum() for part in parts])
+    return np.stack([part.mean(axis=0) for part in parts])
+
+
+@torch.inference_mode()
+def _pooled(model: Network, examples: Examples, indices: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Class probabilities [classes] of one patient, all of whose views the head sees together."""
+    model.eval()
+    parts = [model.features(to_input(examples.pixels(indices[i : i + BATCH]))) for i in range(0, len(indices), BATCH)]
+    logits = model.fc(torch.cat(parts)[:, None])
+    probabilities: NDArray[np.float64] = torch.softmax(logits[0].double(), dim=0).numpy()
+    return probabilities
 
 
 @dataclass(frozen=True)
@@ -53,36 +78,29 @@ class Decisions:
         return Counts.of(self.labels, self.probabilities, bins, weights=self.weights)
 
 
-def decide(model: nn.Module, examples: Examples, patients: Sequence[NDArray[np.intp]], study: Study) -> Decisions:
+def decide(model: Network, examples: Examples, patients: Sequence[NDArray[np.intp]], study: Study) -> Decisions:
     """What the model says of ``patients`` (example indices of each).
 
-    Labels above slice level: the mean probability over a patient's views of one label is predicted.
+    Labels above slice level: a patient's views of one label are judged together.
     Slice labels: each slice is, and a patient's slices share its weight, since they are no independent cases.
     """
     if not patients:
         none = np.zeros(0, dtype=np.int64)
         return Decisions(none, none, np.zeros((0, len(study.task.classes))))
-    owners: list[int] = []
-    labels: list[int] = []
-    rows: list[NDArray[np.float64]] = []
-    everyone = predict(model, examples, np.concatenate(list(patients)))
-    ends = np.cumsum([len(indices) for indices in patients])[:-1]
-    for place, (indices, probabilities) in enumerate(zip(patients, np.split(everyone, ends), strict=True)):
-        parts = _predictions(probabilities, examples.labels[indices], study.task.label_level == "slice")
-        owners += [place] * len(parts)
-        labels += [label for label, _ in parts]
-        rows += [row for _, row in parts]
-    return Decisions(np.array(owners), np.array(labels), np.stack(rows))
+    parts = [_groups(indices, examples.labels[indices], study.task.label_level == "slice") for indices in patients]
+    groups = [group for part in parts for group in part]
+    owners = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    labels = examples.labels[np.array([group[0] for group in groups])]
+    return Decisions(owners, labels, judge(model, examples, groups, study))
 
 
-def evaluate(model: nn.Module, examples: Examples, patients: Sequence[NDArray[np.intp]], study: Study) -> Counts:
+def evaluate(model: Network, examples: Examples, patients: Sequence[NDArray[np.intp]], study: Study) -> Counts:
     """Counts over the held-out ``patients`` (example indices of each), each of total weight one."""
     return decide(model, examples, patients, study).counts(study.evaluation.score_bins)
 
 
-def _predictions(
-    probabilities: NDArray[np.float64], labels: NDArray[np.int64], each_example: bool
-) -> list[tuple[int, NDArray[np.float64]]]:
+def _groups(indices: NDArray[np.intp], labels: NDArray[np.int64], each_example: bool) -> list[NDArray[np.intp]]:
+    """A patient's examples, as they are judged together: of one label, by label."""
     if each_example:
-        return [(int(label), row) for label, row in zip(labels, probabilities, strict=True)]
-    return [(int(label), probabilities[labels == label].mean(axis=0)) for label in np.unique(labels)]
+        return list(indices[:, None])
+    return [indices[labels == label] for label in np.unique(labels)]

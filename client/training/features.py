@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.training.views import Examples, to_input
-from common.models.resnet import HEAD
+from common.models.resnet import HEAD, Network
 from common.study import Study
 
 KEPT_BYTES = 1 << 30
@@ -30,10 +30,9 @@ def head_alone(model: nn.Module, study: Study) -> bool:
 class Features:
     """Inputs of ``model``'s head, [n, features] of n examples; equal to what the model makes of them."""
 
-    def __init__(self, model: nn.Module, examples: Examples) -> None:
-        parts = [part for name, part in model.named_children() if f"{name}." != HEAD]
-        self._body, self._examples = nn.Sequential(*parts), examples
-        self._width = int(model.get_parameter(f"{HEAD}weight").shape[1])
+    def __init__(self, model: Network, examples: Examples) -> None:
+        self._model, self._examples = model, examples
+        self._width = model.avgpool.centre.numel()
         self._kept: dict[int, Tensor] = {}
 
     def __call__(self, indices: NDArray[np.intp]) -> Tensor:
@@ -50,5 +49,4 @@ class Features:
 
     @torch.no_grad()
     def _made(self, indices: NDArray[np.intp]) -> Tensor:
-        made: Tensor = self._body(to_input(self._examples.pixels(indices)))
-        return made
+        return self._model.features(to_input(self._examples.pixels(indices)))

@@ -8,7 +8,8 @@ gradient of a patient over all parameters ever exists, and there is no second pa
 
 It fails closed: a trainable parameter outside ``SUPPORTED``, one that two layers share, a layer used
 twice or not at all, a gradient that came by another way, and norms over a batch are all refused by name.
-What can't be seen from here is that the network treats the rows of a batch on their own.
+What can't be seen from here is that the network treats the rows of a batch on their own, or where it pools, each
+patient's rows.
 """
 
 from __future__ import annotations
@@ -38,11 +39,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class GhostGradients:
     """Clipped sums of ``model``'s gradients; the model itself is left as it was after each call.
 
+    ``pools``: the model takes [K, P, ...], the views of P patients, and gives P rows (``common.models.pooling``).
     Raises UsageError, naming the layer, when a trainable parameter can't be clipped.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    def __init__(self, model: nn.Module, *, pools: bool = False) -> None:
+        self._model, self._pools = model, pools
         self._layers = trainable_layers(model)
         self._rooms: dict[str, Tensor] = {}
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -51,7 +53,8 @@ class GhostGradients:
         """Leave the sum over patients of their clipped gradients in ``.grad`` of each trainable parameter.
 
         ``inputs`` [P * K, ...] and ``labels`` [P * K]: K = ``views`` rows for each patient in turn, whose
-        gradients are averaged before clipping; both may be overwritten. ``loss`` sums over the rows.
+        gradients are averaged before clipping; both may be overwritten. ``loss`` sums over the rows. A model that
+        pools makes one row of a patient, whose label is that of its first view.
         Without any patient a row of zeros takes their place and weighs nothing, so that the same code runs.
         A patient whose gradient is not finite counts as zero.
         """
@@ -62,9 +65,13 @@ class GhostGradients:
             parameter.grad = None
         patients = len(inputs) // views
         inputs, labels = (by_view(rows, views) for rows in (inputs, labels))
-        tape = Tape(views, patients, self._rooms)
+        tape = Tape(views, patients, self._rooms, self._pools)
         with self._recording(tape):
-            torch.autograd.backward(loss(self._model(inputs), labels) / views)
+            if self._pools:
+                total = loss(self._model(inputs.view(views, patients, *inputs.shape[1:])), labels[:patients])
+            else:
+                total = loss(self._model(inputs), labels) / views
+            torch.autograd.backward(total)
         self._check(tape)
         records = [tape.records.pop(name) for name in reversed(self._layers)]
         weights = clip_weights(torch.stack([r.squares for r in records]).sum(0), clip, present=present)

@@ -37,11 +37,13 @@ class Tape:
     """The records of one backward pass over ``views`` * ``patients`` rows, by layer.
 
     ``rooms`` outlives the pass: memory for formed gradients, which new memory would make twice as dear.
+    ``pools``: layers after the views were pooled have one row a patient.
     """
 
     views: int
     patients: int
     rooms: dict[str, Tensor]
+    pools: bool = False
     ran: set[str] = field(default_factory=set)
     records: dict[str, Record] = field(default_factory=dict)
     _kept: set[int] = field(default_factory=set)
@@ -146,7 +148,7 @@ class GhostNorm(GhostLayer):
 
 
 class GhostLinear(GhostLayer):
-    """Linear, over the last of any number of dimensions."""
+    """Linear, over the last of any number of dimensions; rows are a patient's views, or one where they were pooled."""
 
     def compute(self, x: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         return F.linear(x, self.module.weight, self.module.bias), ()
@@ -156,7 +158,13 @@ class GhostLinear(GhostLayer):
         return b @ self.module.weight.detach() if dx else None
 
     def _record(self, x: Tensor, b: Tensor) -> Record:
-        views, patients, m = self.tape.views, self.tape.patients, self.module
+        patients, m = self.tape.patients, self.module
+        views = 1 if self.tape.pools and len(x) == patients else self.tape.views
+        if len(x) != views * patients:
+            raise UsageError(
+                f"layer '{self.name}' has {len(x)} rows; expected {views} for each of {patients} patients",
+                "Give the layer rows that belong to one patient each",
+            )
         by_weight, by_bias = self.trainable()
         a = x.reshape(views, patients, -1, m.in_features)
         b = b.view(views, patients, -1, m.out_features)

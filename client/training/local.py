@@ -15,10 +15,10 @@ from client.training.drift import correct
 from client.training.features import Features, head_alone
 from client.training.randomness import Keystream
 from client.training.sampler import fixed_draw, poisson_draw
-from client.training.views import Examples, Views
+from client.training.views import Examples, Views, together
 from common.models import parts
 from common.models.parts import Vector
-from common.models.resnet import HEAD
+from common.models.resnet import HEAD, Network
 from common.privacy.plan import PrivacyPlan
 from common.study import Study
 
@@ -46,20 +46,22 @@ def train_round(
         raise ValueError("no training patients")
     model.train()
     stream = Keystream.seeded(seed, round_) if plan is None else Keystream.secret()
-    features = Features(model, examples) if head_alone(model, study) else None
+    features = Features(model, examples) if isinstance(model, Network) and head_alone(model, study) else None
     trained = model if features is None else model.get_submodule(HEAD.rstrip("."))
     views, draws = Views(examples, study, stream.child(b"views"), features), stream.child(b"draws")
     optimizer = make_optimizer(model, study, round_)
     correct(optimizer, parts.shared(model, study), study.federation.proximal_mu or 0.0, correction)
     count = study.training.local_steps if steps is None else steps
+    shown = study.training.views_per_patient
     if plan is None:
         for _ in range(count):
             chosen = fixed_draw(len(patients), study.training.batch_patients, draws)
-            _plain_step(trained, optimizer, views.batch([patients[i] for i in chosen]))
+            batch = views.batch([patients[i] for i in chosen])
+            _plain_step(trained, optimizer, together(*batch, shown) if study.pools else batch)
             if after_step:
                 after_step()
         return
-    stepper = PrivateStepper(trained, optimizer, plan, study.training.views_per_patient, views.batch)
+    stepper = PrivateStepper(trained, optimizer, plan, shown, views.batch, pools=study.pools)
     try:
         for _ in range(count):
             stepper.step([patients[i] for i in poisson_draw(len(patients), plan.sampling_rate, draws)])

@@ -55,15 +55,17 @@ class Views:
     def batch(self, drawn: Sequence[NDArray[np.intp]]) -> tuple[Tensor, Tensor]:
         """Inputs [n * K, ...] and labels [n * K] of n patients (their example indices).
 
-        K is the study's ``views_per_patient``; the views of a patient stand together. They are distinct
-        while the patient has K examples, so that every patient counts the same.
+        K is the study's ``views_per_patient``; the views of a patient stand together, as its slices lie where the
+        study learns to pool them. They are distinct while the patient has K examples, so that every patient counts
+        the same.
         """
         training = self._study.training
         count = training.views_per_patient
         chosen, draws = [np.empty(0, dtype=np.intp)], [np.empty((0, DRAWS))]
         for patient in drawn:
             stream = self._stream_of(patient)
-            chosen.append(draw_views(patient, count, stream))
+            some = draw_views(patient, count, stream)
+            chosen.append(np.sort(some) if self._study.pools else some)
             draws.append(stream.uniform(count * DRAWS).reshape(count, DRAWS))
         indices = np.concatenate(chosen)
         inputs = self._inputs(indices)
@@ -83,6 +85,11 @@ def draw_views(patient: NDArray[np.intp], views: int, stream: Keystream) -> NDAr
     if views <= len(patient):
         return patient[stream.sample(len(patient), views)]
     return patient[(stream.uniform(views) * len(patient)).astype(np.intp)]
+
+
+def together(inputs: Tensor, labels: Tensor, views: int) -> tuple[Tensor, Tensor]:
+    """A batch of patients with K = ``views`` rows each as [K, patients, ...], and one label a patient [patients]."""
+    return inputs.view(-1, views, *inputs.shape[1:]).transpose(0, 1), labels[::views]
 
 
 def to_input(pixels: NDArray[np.uint8]) -> Tensor:

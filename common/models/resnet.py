@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from common.models.plain import PlainBlock
+from common.models.pooling import AttentionHead, RecurrentHead
 from common.study import Study
 
 GROUPS = 32
@@ -77,16 +78,37 @@ class PublicPool(nn.AdaptiveAvgPool2d):
         return (pooled.flatten(1) - self.centre) @ self.whiten
 
 
-def build_model(study: Study, *, device: str = "cpu") -> nn.Module:
+class Network(ResNet):  # type: ignore[misc] # torchvision is untyped
+    """A ResNet whose head may look at several views of a patient (``common.models.pooling``)."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head sees, [n, features], of examples [n, channels, size, size]."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        found: Tensor = self.avgpool(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [n, classes] of examples [n, ...], or [patients, classes] of [views, patients, ...]."""
+        seen = self.features(x.flatten(0, 1) if x.dim() == 5 else x)
+        logits: Tensor = self.fc(seen.view(x.shape[0], x.shape[1], -1) if x.dim() == 5 else seen)
+        return logits
+
+
+def build_model(study: Study, *, device: str = "cpu") -> Network:
     """The study's network: input [n, channels, size, size] float32, output [n, classes] logits.
 
-    Parameters that the study does not train have ``requires_grad`` off. With ``device="meta"`` no
+    Where the study learns to pool (``Study.pools``), patients are [views, patients, channels, size, size], and each
+    example alone is a patient of one view. Parameters that the study does not train have ``requires_grad`` off. With ``device="meta"`` no
     memory is taken and no random number drawn; use ``to_empty`` and ``load_vector`` afterwards.
     """
     block, layers = _LAYERS[study.model.name]
     with torch.device(device):
-        model = ResNet(block, layers, len(study.task.classes), norm_layer=partial(nn.GroupNorm, GROUPS))
-        model.avgpool = PublicPool(model.fc.in_features)
+        classes = len(study.task.classes)
+        model = Network(block, layers, classes, norm_layer=partial(nn.GroupNorm, GROUPS))
+        features = model.fc.in_features
+        model.avgpool = PublicPool(features)
+        if study.pools:
+            model.fc = (AttentionHead if study.model.pooling == "attention" else RecurrentHead)(features, classes)
         if study.input.channels != model.conv1.in_channels:
             model.conv1 = nn.Conv2d(study.input.channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
             if device != "meta":
@@ -95,13 +117,14 @@ def build_model(study: Study, *, device: str = "cpu") -> nn.Module:
         if isinstance(module, nn.ReLU):
             module.inplace = False
     _freeze(model, study.model.trainable)
-    network: nn.Module = model
-    return network
+    return model
 
 
-def empty_model(study: Study) -> nn.Module:
+def empty_model(study: Study) -> Network:
     """The study's network with uninitialised memory, ready for ``load_vector``."""
-    return build_model(study, device="meta").to_empty(device="cpu")
+    model = build_model(study, device="meta")
+    model.to_empty(device="cpu")
+    return model
 
 
 def _freeze(model: nn.Module, trainable: str) -> None:

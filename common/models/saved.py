@@ -8,11 +8,10 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import nn
 
 from common.errors import StudyError, UsageError
 from common.models.metadata import saved_study
-from common.models.resnet import empty_model
+from common.models.resnet import Network, empty_model
 from common.study import Study
 
 _REMEDY = "Give the model.safetensors and the study.toml of one and the same run"
@@ -22,7 +21,7 @@ _REMEDY = "Give the model.safetensors and the study.toml of one and the same run
 class SavedModel:
     """``network`` in evaluation mode, on the CPU; ``sha256`` of the file; ``study``: the digest that the file names."""
 
-    network: nn.Module
+    network: Network
     sha256: str
     study: str
 

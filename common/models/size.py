@@ -13,23 +13,20 @@ _TRUNK = {
     "resnet50": (23_508_032, 53_120, 2048),
 }
 _FIRST_LAYER = 64 * 7 * 7  # weights for each input channel
+_ATTENTION = _STATE = 128  # widths in common.models.pooling
 
 
 def parameter_count(study: Study) -> int:
     """Weights of the network, trained or not."""
     trunk, _, features = _TRUNK[study.model.name]
-    return (
-        trunk
-        + _constants(features)
-        + (study.input.channels - NEIGHBOURS) * _FIRST_LAYER
-        + len(study.task.classes) * (features + 1)
-    )
+    first = (study.input.channels - NEIGHBOURS) * _FIRST_LAYER
+    return trunk + _constants(features) + first + _head(study, features)
 
 
 def shared_count(study: Study) -> int:
     """Weights that are in every message, down and up: those that are trained and don't stay at the site."""
     _, norms, features = _TRUNK[study.model.name]
-    head = len(study.task.classes) * (features + 1)
+    head = _head(study, features)
     trained = {"all": parameter_count(study) - _constants(features), "norm+head": norms + head, "head": head}
     return trained[study.model.trainable] - {"none": 0, "norm": norms, "head": head}[study.model.local]
 
@@ -42,6 +39,14 @@ def first_message_bytes(study: Study) -> int:
 def later_message_bytes(study: Study) -> int:
     """Bytes of weights of each later message to a site, SCAFFOLD's correction aside, and of each update."""
     return shared_count(study) * {"float32": 4, "float16": 2}[study.federation.wire]
+
+
+def _head(study: Study, features: int) -> int:
+    """Of the last layer, with what pools views before it (common.models.pooling)."""
+    classes = len(study.task.classes)
+    if study.model.pooling == "gru":
+        return 3 * _STATE * (features + _STATE + 2) + classes * (_STATE + 1)
+    return _ATTENTION * (features + 2) * (study.model.pooling == "attention") + classes * (features + 1)
 
 
 def _constants(features: int) -> int:

@@ -19,7 +19,7 @@ from common.files import write_atomic
 from common.models import parts
 from common.models.metadata import weights_digest
 from common.models.parts import Vector
-from common.models.resnet import CONSTANTS, HEAD, build_model, state
+from common.models.resnet import CONSTANTS, HEAD, Network, build_model, state
 from common.study import Study, canonical_json
 
 
@@ -53,7 +53,7 @@ def digest_of(model: nn.Module) -> str:
     return weights_digest({name: value.numpy() for name, value in state(model).items()})
 
 
-def initial_model(study: Study, seed: int, weights: Path | None = None) -> nn.Module:
+def initial_model(study: Study, seed: int, weights: Path | None = None) -> Network:
     """The study's network with its initial weights; only the coordinator calls this.
 
     Random weights are drawn from ``seed``, and so is the head unless the file's fits. ``weights``: the

@@ -62,6 +62,8 @@ def page(results: Results) -> str:
         key_figures=story.key_figures(results),
         facts=words.study_facts(results),
         missed=story.missed(results),
+        contributions=story.contributions(results),
+        on_contributions=story.on_contributions(results),
         privacy=story.privacy(results),
         left_hospital=story.left_hospital(results),
         limits=story.limits(results),

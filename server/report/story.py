@@ -38,6 +38,18 @@ class Missed:
     count: int
 
 
+@dataclass(frozen=True)
+class Pull:
+    """A site's contribution: means over ``rounds``, and the lowest and highest agreement."""
+
+    site: str
+    agreement: float
+    lowest: float
+    highest: float
+    shift: float
+    rounds: int
+
+
 def summary(results: Results) -> str:
     """One paragraph: who did what, what came of it, at what privacy."""
     return " ".join(part for part in (_who(results), _result(results), _against(results), _privacy(results)) if part)
@@ -97,6 +109,32 @@ def missed(results: Results) -> list[Missed]:
         Missed(site, words.STATUS[status], words.reason(reason), words.spans(rounds), len(rounds))
         for (site, status, reason), rounds in sorted(groups.items())
     ]
+
+
+def contributions(results: Results) -> list[Pull]:
+    """What each site's updates did to the rounds that they were in, on average; empty where none is known."""
+    found = []
+    for site in results.sites:
+        own = [r.contributions[site.site] for r in results.rounds if site.site in r.contributions]
+        agreement = [one.agreement for one in own if one.agreement is not None]
+        shift = [one.shift for one in own if one.shift is not None]
+        if agreement and shift:
+            pull, moved = sum(agreement) / len(agreement), sum(shift) / len(shift)
+            found.append(Pull(site.site, pull, min(agreement), max(agreement), moved, len(agreement)))
+    return found
+
+
+def on_contributions(results: Results) -> str:
+    """How to read them, and what they cost."""
+    text = (
+        "Made of the updates that the coordinator had received already, so no patient's privacy was charged for it. "
+        "Agreement: 1 where a hospital's update points where the mean of the others' does, 0 where they have nothing in "
+        "common. Shift: how far the round's mean update would lie elsewhere without the hospital, in lengths of that mean. "
+        "A hospital that disagrees may bring what the others lack, or may be wrong: these figures can't tell."
+    )
+    if results.privacy.on:
+        text += " The noise of privacy takes agreement towards 0 and shift up, however alike the hospitals are."
+    return text
 
 
 def privacy(results: Results) -> list[str]:

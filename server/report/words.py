@@ -238,7 +238,13 @@ def _model(study: dict[str, Any]) -> str:
     start = {"none": "from random weights", "imagenet": "from weights trained on photographs (ImageNet)"}
     trainable = {"all": "all weights", "norm+head": "normalisation layers and the last layer", "head": "the last layer"}
     trained = trainable.get(str(get(study, "model.trainable", "all")), "")
-    return f"{network(study)}, started {start.get(str(initial), 'from a file of weights')}; trained: {trained}."
+    pooling = {
+        "max": " A patient's decision takes the largest probability of any view.",
+        "attention": " It weighs a patient's views by attention and decides from all of them.",
+        "gru": " It reads a patient's views in order (GRU) and decides from all of them.",
+    }.get(str(get(study, "model.pooling", "mean")), "")
+    begun = start.get(str(initial), "from a file of weights")
+    return f"{network(study)}, started {begun}; trained: {trained}.{pooling}"
 
 
 def network(study: dict[str, Any]) -> str:

@@ -95,10 +95,14 @@ class Game:
 
 
 def plainly_released(study: Study) -> Study:
-    """The study with an optimizer that changes nothing of a release: what follows the noise is no part of the game."""
+    """The study with an optimizer that changes nothing of a release: what follows the noise is no part of the game.
+
+    Its network has no views to pool; what ``simulations.audit.replay`` runs is the study's own.
+    """
     plain = {"optimizer": "sgd", "learning_rate": 1.0, "schedule": "constant", "momentum": 0.0, "weight_decay": 0.0}
     training = study.training.model_copy(update={**plain, "augment": False})
-    return study.model_copy(update={"training": training})
+    model = study.model.model_copy(update={"pooling": "mean"})
+    return study.model_copy(update={"training": training, "model": model})
 
 
 def play(

@@ -24,11 +24,10 @@ from common.files import write_atomic
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import nn
-
     from client.ingest.cohort import Cohort
     from client.site import Site
     from common.metrics import Counts
+    from common.models.resnet import Network
     from common.study import Study
 
 FOLDER = "judgements"
@@ -44,7 +43,7 @@ class Judgement:
     decisions: Decisions
 
     @classmethod
-    def of(cls, model: nn.Module, cohort: Cohort, study: Study, *, everybody: bool = False) -> Self:
+    def of(cls, model: Network, cohort: Cohort, study: Study, *, everybody: bool = False) -> Self:
         """Ask ``model`` about the held-out patients, or about ``everybody`` where it was trained on nobody here."""
         asked = np.flatnonzero(cohort.held_out | everybody)
         groups = cohort.patient_examples(asked)

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from client.budget import site_ledger, whole_study_events
 from client.ingest.cohort import open_cohort
 from client.ledger import charged
@@ -23,6 +21,7 @@ from client.site import Site
 from common.console import say
 from common.errors import BudgetExceeded, DataError, UsageError
 from common.files import write_atomic
+from common.models.resnet import Network
 from common.models.weights import initial_model
 from common.privacy.accounting import epsilon
 from common.study import Study
@@ -198,7 +197,7 @@ def _judged_at(site: Site, trial: Trial) -> Judgement:
     return Judgement.of(network(site, trial.study, received), open_cohort(site, trial.study), trial.study)
 
 
-def _final_model(trial: Trial, folder: RunFolder) -> nn.Module:
+def _final_model(trial: Trial, folder: RunFolder) -> Network:
     """The model that a run left, in the network of its study."""
     source = trial.study.model.model_copy(update={"initial": str(folder.model_file), "initial_sha256": ""})
     return initial_model(trial.study.model_copy(update={"model": source}), 0)

@@ -91,6 +91,7 @@ BASE: dict[str, Any] = {
         "initial_sha256": "0" * 64,
         "trainable": "norm+head",
         "local": "none",
+        "pooling": "mean",
     },
     "training": {
         "optimizer": "adamw",
@@ -147,6 +148,7 @@ OTHER: dict[str, Any] = {
     "model.initial_sha256": "1" + "0" * 63,
     "model.trainable": "all",
     "model.local": "norm",
+    "model.pooling": "attention",
     "training.optimizer": "sgd",
     "training.learning_rate": 0.002,
     "training.schedule": "constant",
@@ -448,6 +450,22 @@ def test_all_problems_are_told_at_once():
 def test_a_window_upside_down_names_both_ends():
     with pytest.raises(StudyError, match=r"low 240.0 is not below high -160.0"):
         parse_study(with_value("input.windows", [{"low": 240, "high": -160}]))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "level", "privacy", "words"),
+    [
+        ("gru", "patient", BASE["privacy"], "the private step can't clip that per patient"),
+        ("attention", "series", {"unit": "off"}, "may give them several labels"),
+        ("max", "slice", {"unit": "off"}, "may give them several labels"),
+    ],
+)
+def test_pooling_that_can_not_be_is_refused(pooling, level, privacy, words):
+    content = BASE | {"model": {"pooling": pooling}, "privacy": privacy}
+    content["task"] = BASE["task"] | {"label_level": level}
+    content["input"] = BASE["input"] | {"view": "axial", "slice_spacing_mm": 0.0}
+    with pytest.raises(StudyError, match=words):
+        parse_study(content)
 
 
 @pytest.mark.parametrize("missing", ["epsilon", "delta", "clip", "sampling_rate"])

@@ -7,6 +7,8 @@ import json
 import pytest
 
 from client.audit_log import AuditLog
+from common.errors import TrustError
+from common.provenance import verify
 from server.bundle import bundle_files
 from server.launch import Launched
 from server.run_folder import RunFolder
@@ -190,6 +192,15 @@ def test_a_coordinator_killed_in_a_round_goes_on_without_losing_or_repeating_a_c
     assert [record["round"] for record in shown] == [1, 2, 3]
     assert consortium.command("logs", name).count("  resumed  ") == 2
     assert results.model_sha256 in consortium.command("model", name, "--out", consortium.folder / "copy.safetensors")
+    coordinator = joined[
+        0
+    ].config.coordinator  # the hospital checks what it is given against the key that it joined with
+    sealed = verify(launched.folder.root, coordinator.study_key)
+    assert (sealed.rounds, sealed.records, sealed.vouched) == (3, True, True)
+    card = launched.folder.card_json
+    card.write_bytes(card.read_bytes().replace(b"Research", b"Clinical"))
+    with pytest.raises(TrustError, match="not the card"):
+        verify(launched.folder.root, coordinator.study_key)
 
 
 @pytest.mark.failure(

@@ -15,7 +15,7 @@ from server import daemon as module
 from server.bundle import bundle_files
 from server.ca import create
 from server.control import NotRunning, Run
-from server.coordinator import Coordinator
+from server.coordinator import COORDINATOR_VARIABLE, Coordinator
 from server.daemon import Daemon, run, services
 from server.launch import launch, resume
 from server.resume import ATTEMPTS, interrupted
@@ -51,6 +51,7 @@ def test_the_executor_and_operators_stay_on_loopback_and_sites_come_to_the_publi
     assert link.command[link.command.index("--loopback-port") + 1] == "4243"
     assert executor.command[executor.command.index("--runtime-api-address") + 1] == "127.0.0.1:4243"
     assert executor.environment[RUN_VARIABLE] == str(daemon.runs)
+    assert executor.environment[COORDINATOR_VARIABLE] == str(daemon.folder)
     for service in (link, executor):
         assert "-P" in service.command
         assert service.folder == daemon.superlink / "empty"

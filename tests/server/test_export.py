@@ -55,6 +55,29 @@ def test_other_formats_give_the_same_logits_for_any_number_of_examples(run_folde
         assert carried_by(data, name) == {"study": study.digest, "model_sha256": digest}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pooling", "formats"), [("attention", ["--onnx", "--torchscript"]), ("gru", ["--torchscript"])]
+)
+def test_a_model_that_pools_takes_any_number_of_views(tmp_path, small_study, pooling, formats):
+    """The command itself compares the formats with the model, on other numbers of views and patients."""
+    folder = RunFolder(tmp_path)
+    study = small_study(model={"pooling": pooling}, privacy={"unit": "off"})
+    folder.prepare(study, tmp_path)
+    save_weights(folder.model_file, initial_model(study, 0), {"study": study.digest})
+    result = CliRunner().invoke(app, ["export", str(tmp_path), *formats])
+    assert result.exit_code == 0, result.exception
+
+
+def test_a_gru_is_not_written_as_onnx(tmp_path, small_study):
+    folder = RunFolder(tmp_path)
+    study = small_study(model={"pooling": "gru"}, privacy={"unit": "off"})
+    folder.prepare(study, tmp_path)
+    save_weights(folder.model_file, initial_model(study, 0), {"study": study.digest})
+    with pytest.raises(UsageError, match="--torchscript"):
+        export.export_model(folder, to_onnx=True, to_torchscript=False)
+
+
 def test_a_format_that_differs_is_not_kept(run_folder, monkeypatch):
     folder, _, _ = run_folder
     monkeypatch.setattr(export, "_to_torchscript", lambda _model, _inputs: b"")

@@ -68,7 +68,7 @@ def attempt():
     scaled = lambda reply, update: (reply, update * np.float32(reply["round"]))
     grid = Grid({11: peers.Peer("a", scaled, size=6), 12: peers.Peer("b", scaled, size=6)})
     sys.addaudithook(hook)
-    run.run_study(grid, study, RunFolder(folder), 0, simulated=True)
+    run.run_study(grid, study, RunFolder(folder), 0)
     os.write(log, b"finished\\n")
 
 for words in sys.stdin:

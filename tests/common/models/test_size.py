@@ -11,13 +11,21 @@ from common.models.size import first_message_bytes, later_message_bytes, paramet
 
 @pytest.mark.parametrize("name", ["plain18", "resnet18", "resnet34", "resnet50"])
 @pytest.mark.parametrize(("windows", "classes"), [(1, 2), (4, 7)])
-def test_the_number_of_weights_is_that_of_the_network(small_study, name, windows, classes):
+@pytest.mark.parametrize("pooling", ["mean", "attention", "gru"])
+def test_the_number_of_weights_is_that_of_the_network(small_study, name, windows, classes, pooling):
     study = small_study(
-        model={"name": name},
+        model={"name": name, "pooling": pooling},
+        privacy={"unit": "off"},
         input={"windows": [{"low": -1000 + n, "high": 1000} for n in range(windows)]},
         task={"classes": [str(n) for n in range(classes)]},
     )
     assert parameter_count(study) == sum(p.numel() for p in build_model(study, device="meta").parameters())
+
+
+@pytest.mark.parametrize("pooling", ["attention", "gru"])
+def test_what_pools_views_is_part_of_the_head(small_study, pooling):
+    study = small_study(model={"pooling": pooling, "trainable": "head"}, privacy={"unit": "off"})
+    assert shared_count(study) == parts.size(parts.shared(build_model(study, device="meta"), study))
 
 
 SHARES = [("all", "none"), ("all", "norm"), ("all", "head"), ("norm+head", "none"), ("norm+head", "norm")]

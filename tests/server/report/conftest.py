@@ -11,7 +11,7 @@ import pytest
 
 from common.metrics import Counts
 from server.evaluation import evaluate, final_metrics
-from server.results import Comparison, Participation, PrivacySummary, Results, RoundRecord, SiteSummary
+from server.results import Comparison, Contribution, Participation, PrivacySummary, Results, RoundRecord, SiteSummary
 
 CLASSES = ("compression", "burst", "normal")
 MIX = (0.4, 0.42, 0.18)
@@ -105,6 +105,7 @@ class Sample:
             model_round=index - 1 if each else None,
             metrics=pooled,
             site_metrics={site: evaluate(c, self.classes, noise) for site, (c, noise) in each.items()},
+            contributions={s: Contribution(agreement=0.7 - 0.02 * index, shift=0.25) for s in sorted(answers)},
         )
 
     def _part(self, rng, name, place, index):
