@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from common import svg
 from common.files import write_atomic
 from common.pages import page_environment
-from server.report import figures, story, svg, words
+from server.report import figures, story, words
 
 if TYPE_CHECKING:
     from pathlib import Path
