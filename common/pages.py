@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 
-def page_environment(package: str) -> Environment:
-    """Jinja over the folder ``templates`` of ``package``."""
+def page_environment(*packages: str) -> Environment:
+    """Jinja over the folders ``templates`` of ``packages``, the first before the others."""
     return Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(package) for package in packages]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -13,7 +13,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from server.report import svg, words
+from common import svg
+from server.report import words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

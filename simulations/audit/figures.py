@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 
+from common import svg
 from common.privacy.plan import PrivacyPlan
-from server.report import svg
 from simulations.audit.canaries import CanaryResult
 from simulations.audit.family import event_of, trade_off
 from simulations.audit.membership import Attack

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 from PIL import Image
 
+from common import svg
 from common.pages import page_environment
-from server.report import svg
 from simulations.audit import figures
 from simulations.audit.checks import PARTS
 from simulations.audit.family import event_of, trade_off

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from server.report import svg, words
+from common import svg
+from server.report import words
 from simulations.compare.words import WAYS, arm_label, shown
 
 if TYPE_CHECKING:

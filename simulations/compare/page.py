@@ -11,9 +11,9 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
+from common import svg
 from common.files import write_atomic
 from common.pages import page_environment
-from server.report import svg
 from server.report import words as report_words
 from simulations.compare import figures, words
 

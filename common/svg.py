@@ -2,7 +2,8 @@
 
 Figures are made with the object interface and rendered by the SVG backend, so there is no global
 state and no display. Colours below are stand-ins: in the SVG they become CSS variables, so that one
-figure serves light, dark and print.
+figure serves light, dark and print. Styles become presentation attributes, so that a figure may stand in a page
+whose content security policy forbids inline styles.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ _SETTINGS: dict[Any, Any] = {
     "legend.fontsize": 8,
 }
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-_GROUP_ID = re.compile(r' id="[A-Za-z0-9]+_\d+"')
+_GROUP_ID = re.compile(r' id="[A-Za-z0-9.]+_\d+"')
+_SHARED_STYLE = re.compile(r"<defs>\s*<style [^>]*>[^<]*</style>\s*</defs>")
+_STYLED = re.compile(r'(<[^<>]*?) style="([^"<>]*)"')
 _FONT = re.compile(r"'DejaVu Sans'(?:, [^;\"]*)?")
 _ROOT = re.compile(r'<svg [^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>')
 
@@ -94,6 +97,7 @@ def to_svg(figure: Figure, label: str) -> str:
     text = buffer.getvalue()
     text = _GROUP_ID.sub("", text[text.index("<svg") :])
     text = _FONT.sub("var(--font)", text)
+    text = _STYLED.sub(_attributes, _SHARED_STYLE.sub("", text, count=1))
     for colour, name in _VARIABLES.items():
         text = text.replace(colour, f"var(--{name})")
     return _ROOT.sub(lambda found: _opening(found, label), text, count=1).strip()
@@ -104,8 +108,15 @@ def _opening(found: re.Match[str], label: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
         f'aria-label="{html.escape(label, quote=True)}" viewBox="0 0 {width:g} {height:g}" '
-        f'style="width:{width * 4 / 3:.0f}px" preserveAspectRatio="xMinYMin meet">'
+        f'width="{width * 4 / 3:.0f}" height="{height * 4 / 3:.0f}" preserveAspectRatio="xMinYMin meet" '
+        'stroke-linejoin="round" stroke-linecap="butt">'  # what matplotlib's own style element says
     )
+
+
+def _attributes(found: re.Match[str]) -> str:
+    """A tag's ``style`` as attributes; matplotlib writes nothing there that SVG does not know as one."""
+    pairs = (part.split(":", 1) for part in found[2].split(";") if part.strip())
+    return found[1] + "".join(f' {name.strip()}="{value.strip()}"' for name, value in pairs)
 
 
 def short(name: str, length: int = 26) -> str:
