@@ -15,45 +15,16 @@ contact note that they share. What keeps them apart, twice: file modes (``prepar
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from client.site import NODE_KEY, Site
 from common.errors import SiteError
+from common.systemd import HARDENED, binds, command_line, fits, optional, word
 
 GROUP, NODE_USER, TRAINER_USER = "fedct", "fedct-node", "fedct-trainer"
 NODE_UNIT, TRAINER_UNIT = "fedct-node.service", "fedct-trainer.service"
 # Daemons that resolve names or carry messages for whoever reaches their socket
 _GO_BETWEENS = ("/run/dbus", "/run/systemd/resolve", "/run/nscd", "/run/avahi-daemon")
-
-_BOTH = """\
-NoNewPrivileges=yes
-CapabilityBoundingSet=
-AmbientCapabilities=
-ProtectSystem=strict
-ProtectHome=read-only
-PrivateTmp=yes
-PrivateDevices=yes
-DevicePolicy=closed
-ProtectProc=invisible
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-RemoveIPC=yes
-LockPersonality=yes
-KeyringMode=private
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@resources @privileged
-SystemCallErrorNumber=EPERM
-UMask=0077
-LimitCORE=0"""
 
 
 def units(site: Site, program: Path | None = None) -> dict[str, str]:
@@ -98,7 +69,7 @@ def _check(site: Site) -> None:
             "Set it to a port of this machine that nothing else uses, such as 9101",
         )
     for path in (site.folder, site.node_dir, site.dicom_dir, site.labels_file, site.key_file):
-        if any(ord(character) < 32 for character in str(path)):
+        if not fits(path):
             raise SiteError(f"{str(path)!r} has a character that a unit file can't hold", "Rename it")
 
 
@@ -110,9 +81,9 @@ def _node(site: Site, program: Path) -> str:
     own = f"""\
 MemoryDenyWriteExecute=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
-{_binds(ports)}
-ReadWritePaths={_word(site.node_dir)}
-InaccessiblePaths={_optional(hidden)}"""
+{binds(ports)}
+ReadWritePaths={word(site.node_dir)}
+InaccessiblePaths={optional(hidden)}"""
     return _unit(
         site, "node: it has the network and can't read patients", NODE_USER, _serve(site, program, "node"), own, ""
     )
@@ -126,16 +97,16 @@ def _trainer(site: Site, program: Path) -> str:
 IPAddressDeny=any
 IPAddressAllow=127.0.0.1
 RestrictAddressFamilies=AF_UNIX AF_INET
-{_binds(ports)}
-ReadWritePaths={_word(site.folder)}
-ReadOnlyPaths={_optional([site.node_dir, site.dicom_dir, site.labels_file])}
-InaccessiblePaths={_optional(hidden)}"""
+{binds(ports)}
+ReadWritePaths={word(site.folder)}
+ReadOnlyPaths={optional([site.node_dir, site.dicom_dir, site.labels_file])}
+InaccessiblePaths={optional(hidden)}"""
     words = "trainer: it reads patients and has no network but loopback"
     return _unit(site, words, TRAINER_USER, _serve(site, program, "runner"), own, f"\nWants={NODE_UNIT}")
 
 
 def _unit(site: Site, words: str, user: str, command: str, own: str, more: str) -> str:
-    once = "\n".join(f"#   {' '.join(map(_word, line))}" for line in [*users(), *preparation(site)])
+    once = "\n".join(f"#   {' '.join(map(word, line))}" for line in [*users(), *preparation(site)])
     after = f"network-online.target {NODE_UNIT}" if more else "network-online.target"
     return f"""\
 # {words}
@@ -155,7 +126,7 @@ Restart=always
 RestartSec=5
 TimeoutStopSec=30
 KillMode=mixed
-{_BOTH}
+{HARDENED}
 {own}
 
 [Install]
@@ -166,22 +137,4 @@ WantedBy=multi-user.target
 def _serve(site: Site, program: Path, part: str) -> str:
     metrics = ["--metrics-port", "0"] if part == "node" else []  # one endpoint: the trainer's sees all
     arguments: list[str | Path] = [program, "serve", "--part", part, "--site", site.folder, *metrics]
-    return " ".join(_word(argument).replace("$", "$$") for argument in arguments)
-
-
-def _binds(ports: set[int]) -> str:
-    allowed = [f"SocketBindAllow=ipv4:tcp:{port}" for port in sorted(ports)]
-    return "\n".join([*allowed, "SocketBindDeny=any"])
-
-
-def _optional(paths: Sequence[Path]) -> str:
-    """Paths of which any may be missing."""
-    return " ".join(_word(f"-{path}") for path in paths)
-
-
-def _word(value: str | Path) -> str:
-    """One word of a unit file (systemd.syntax): quoted where need be, and no specifier."""
-    text = str(value).replace("%", "%%")
-    if text and not any(character in " \t\"'\\;" for character in text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return command_line(arguments)

@@ -161,6 +161,7 @@ class Asking:
                 group=str(question.round),
                 seconds=self._seconds_left(),
             )
+            del content  # one content in memory at a time
         for node in nodes:
             pending = self._pending[node]
             pending.name, pending.probe, pending.sendings = names.get(node, ""), "", pending.sendings + 1

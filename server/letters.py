@@ -7,8 +7,10 @@ Messages are made as they are sent, one content at a time, so their number does 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import nn
 
@@ -45,11 +47,19 @@ class Letters:
         Raises RunError when the model is not finite.
         """
         request = Request(study=self._study.canonical_json(), round=round_, seed=self._seed, base=self._base)
+        shared, exponent = self._packed(parts.read(parts.shared(self._model, self._study)))  # once for all
         for group in self._groups(nodes, correction):
+            record, drift = ArrayRecord({messages.ARRAY: shared}), 0
             own = correction(nodes[group[0]]) if correction else None
-            content, size = self._letter(request, own, with_base=group[0] not in self._holders)
-            self.bytes += size * len(group)
+            if own is not None:
+                record[messages.CORRECTION], drift = self._packed(own)
+            if group[0] not in self._holders:
+                record[messages.BASE] = Array(parts.read(parts.base(self._model, self._study)))
+            self.bytes += len(group) * sum(_bytes(array) for array in record.values())
+            content = _content(request.model_copy(update={"exponent": exponent, "correction_exponent": drift}))
+            content[messages.MODEL] = record
             yield group, content
+            del own, record, content  # before the next is made
 
     def arrived(self, node: int, code: str) -> None:
         """A node answered a letter with this code: whether it has the base now."""
@@ -64,24 +74,17 @@ class Letters:
         known, new = [n for n in nodes if n in self._holders], [n for n in nodes if n not in self._holders]
         return [group for group in (known, new) if group]
 
-    def _letter(self, request: Request, correction: Vector | None, *, with_base: bool) -> tuple[RecordDict, int]:
-        wire = self._study.federation.wire
+    def _packed(self, vector: Vector) -> tuple[Array, int]:
+        """Weights as they travel, and their exponent. Raises RunError when they are not finite."""
         try:
-            shared, exponent = pack(parts.read(parts.shared(self._model, self._study)), wire)
-            arrays, drift = {messages.ARRAY: shared}, 0
-            if correction is not None:
-                arrays[messages.CORRECTION], drift = pack(correction, wire)
+            array, exponent = pack(vector, self._study.federation.wire)
         except ValueError as error:
             raise RunError(f"the model can't be sent: {error}", "Lower the learning rate") from None
-        if with_base:
-            arrays[messages.BASE] = parts.read(parts.base(self._model, self._study))
-        size = sum(array.nbytes for array in arrays.values())
-        content = _content(request.model_copy(update={"exponent": exponent, "correction_exponent": drift}))
-        record = ArrayRecord()
-        for name in list(arrays):
-            record[name] = Array(arrays.pop(name))
-        content[messages.MODEL] = record
-        return content, size
+        return Array(array), exponent
+
+
+def _bytes(array: Array) -> int:
+    return math.prod(array.shape) * np.dtype(array.dtype).itemsize
 
 
 def _content(request: Request) -> RecordDict:

@@ -8,6 +8,7 @@ import numpy as np
 
 from server.aggregation.vectors import State, Vector, check
 
+_BLOCK = 1 << 20  # coordinates at a time
 Move = Callable[[Vector, State, float], tuple[Vector, State]]
 """(mean update, state, server learning rate) -> (step of the model, new state)"""
 
@@ -29,7 +30,12 @@ class RunningMean:
         """Fold in one update. ValueError when its shape differs or it is not finite; nothing is added then."""
         check(update, self._total.size)
         weight = self._weights.get(site, 1.0)
-        self._total += update if weight == 1 else np.float32(weight) * update
+        if weight == 1:
+            self._total += update
+        else:
+            for start in range(0, update.size, _BLOCK):  # weighed whole, it would be a message more in memory
+                part = slice(start, start + _BLOCK)
+                self._total[part] += np.float32(weight) * update[part]
         self._weight += weight
         self.count += 1
 

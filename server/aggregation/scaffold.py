@@ -10,14 +10,15 @@ coordinator computes and keeps it, and the site's own state, which the paper ask
 
 c is in the strategy's state ("control"). c_i is in ``SITE.ROUND.f32`` of the run folder's ``controls/``: little-endian
 float32, as the site's update of that round left it. A round uses the newest that is older than itself, so a round that
-was broken off and is done again starts from the same variates.
+was broken off and is done again starts from the same variates. They are read and written in blocks: in memory there is
+c alone.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ class Controls:
 
     def __init__(self, folder: Path, length: int, round_: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._length, self._round = folder, length, round_
+        self._folder, self._round, self.length = folder, round_, length
         self._current: dict[str, Path] = {}
         found: dict[str, list[tuple[int, Path]]] = {}
         for path in folder.glob("*.f32"):
@@ -48,25 +49,25 @@ class Controls:
             for _, path in [*before, *(version for version in versions if version[0] >= round_)]:
                 path.unlink()
 
-    def read(self, site: str) -> Vector | None:
-        """c_i before the round, or None for a site without one. Raises RunError when it is damaged."""
+    def read(self, site: str) -> Iterator[Vector] | None:
+        """c_i before the round in blocks, or None for a site without one. Raises RunError when it is damaged."""
         path = self._current.get(site)
         if path is None:
             return None
-        control = np.fromfile(path, dtype="<f4")
-        if control.shape != (self._length,):
+        if path.stat().st_size != 4 * self.length:
             raise RunError(
-                f"'{path}' holds {control.size} values; expected {self._length}", "Remove it: the site starts anew"
+                f"'{path}' holds {path.stat().st_size // 4} values; expected {self.length}",
+                "Remove it: the site starts anew",
             )
-        return control
+        return _read(path, self.length)
 
-    def write(self, site: str, control: Vector) -> None:
-        """Keep c_i of this round, whole or not at all."""
+    def write(self, site: str, control: Iterable[Vector]) -> None:
+        """Keep c_i of this round, given in blocks, whole or not at all."""
         handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".control.")
         try:
             with os.fdopen(handle, "wb") as file:
-                for part in _blocks(self._length):
-                    file.write(np.ascontiguousarray(control[part], dtype="<f4").data)
+                for values in control:
+                    file.write(np.ascontiguousarray(values, dtype="<f4").data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self._folder / f"{site}.{self._round}.f32")
@@ -85,7 +86,7 @@ class ScaffoldAggregate:
     def __init__(
         self, mean: RunningMean, controls: Controls, state: State, sites: int, path_length: float, learning_rate: float
     ) -> None:
-        self._mean, self._controls, self._rate = mean, controls, learning_rate
+        self._mean, self._controls, self._rate, self._length = mean, controls, learning_rate, controls.length
         self._control: Vector | None = state.get("control")
         self._sites, self._scale = sites, np.float32(1 / path_length)
 
@@ -97,33 +98,45 @@ class ScaffoldAggregate:
     def add(self, site: str, update: Vector) -> None:
         """Fold in one update, and renew c_i."""
         self._mean.add(site, update)
-        own = self._controls.read(site)
-        new = update * -self._scale
+        self._controls.write(site, self._renewed(update, self._controls.read(site)))
+
+    def _renewed(self, update: Vector, own: Iterator[Vector] | None) -> Iterator[Vector]:
         for part in _blocks(update.size):
+            new = update[part] * -self._scale
             if own is not None:
-                new[part] += own[part]
+                new += next(own)
             if self._control is not None:
-                new[part] -= self._control[part]
-        self._controls.write(site, new)
+                new -= self._control[part]
+            yield new
 
     def step(self) -> tuple[Vector, State]:
         """The step of the model, and c moved by the mean change of all c_i (those of absent sites are as they were)."""
         mean = self._mean.mean()
-        before = np.zeros_like(mean) if self._control is None else self._control
+        control = np.zeros_like(mean) if self._control is None else self._control.copy()
         share = np.float32(self.count / self._sites)
-        control = before - share * (before + self._scale * mean)
+        for part in _blocks(mean.size):
+            control[part] -= share * (control[part] + self._scale * mean[part])
         mean *= np.float32(self._rate)
-        return mean, {"control": control.astype(np.float32, copy=False)}
+        return mean, {"control": control}
 
     def correction(self, site: str) -> Vector | None:
         """The vector c - c_i, or None while both are zero."""
         own = self._controls.read(site)
-        if self._control is None:
-            return None if own is None else -own
-        return self._control.copy() if own is None else self._control - own
+        if own is None:
+            return None if self._control is None else self._control.copy()
+        found = np.zeros(self._length, np.float32) if self._control is None else self._control.copy()
+        for part, values in zip(_blocks(found.size), own, strict=True):
+            found[part] -= values
+        return found
 
     def close(self) -> None:
         """The variates stay for the next round."""
+
+
+def _read(path: Path, length: int) -> Iterator[Vector]:
+    with path.open("rb") as file:
+        for part in _blocks(length):
+            yield np.fromfile(file, dtype="<f4", count=part.stop - part.start)
 
 
 def _blocks(length: int) -> Iterator[slice]:

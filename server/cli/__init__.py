@@ -22,9 +22,10 @@ from server.cli.sign import sign
 from server.cli.start import start
 from server.cli.status import status
 from server.cli.stop import stop
+from server.cli.systemd import systemd
 
 app = command_line("The coordinator: its keys, the sites it invites, and the studies it signs and runs.")
-enrolment = (init, invite, admit, revoke, renew, status)
+enrolment = (init, invite, admit, revoke, renew, status, systemd)
 studies = (sign, start, launch, runs, rounds, logs, stop, resume, model, export, pretrain)
 pages = (dashboard, account)
 for command in (*enrolment, *studies, *pages):

@@ -89,11 +89,13 @@ def coordinator_memory(
     flower: Annotated[
         bool, typer.Option("--flower", help="Flower's own FedAvg instead of the study's strategy.")
     ] = False,
+    strategy: Annotated[str, typer.Option(help="In place of the study's.")] = "",
 ) -> None:
     """Peak memory of the coordinator's process in a round, in messages above its base."""
     from simulations.benchmarks.coordinator_memory import measure
 
-    say(json.dumps(measure(load_study(study), [int(s) for s in sites.split(",")], flower=flower), indent=1))
+    numbers = [int(s) for s in sites.split(",")]
+    say(json.dumps(measure(load_study(study), numbers, flower=flower, strategy=strategy), indent=1))
 
 
 @app.command()

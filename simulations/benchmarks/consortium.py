@@ -36,7 +36,7 @@ from server.launch import Launched, launch
 from server.registry import Registry
 
 POLL_SECONDS = 0.1
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 900.0
 STOP_SECONDS = 30.0
 _RUN = "import sys; sys.argv[0] = 'fedct'; from {module} import main; main()"
 

@@ -1,7 +1,9 @@
-"""Peak memory of the coordinator's process in a round, by number of sites; beside Flower's own FedAvg.
+"""Peak memory of the coordinator's process in a round, by number of sites and strategy; beside Flower's own FedAvg.
 
-Each figure is from a fresh process that does what a ServerApp does: the base is its resident memory with the model
-built and the sites met; the peak is the largest until the checkpoint of the round is written. Both are divided by the size of a message.
+Each figure is from a fresh process that does what a ServerApp does, in its second round, when a strategy has its state:
+the base is the resident memory with the model built, the sites met and that state in it; the peak is the largest from
+the sending of the model until the checkpoint is written. Their difference is divided by the size of a message. Flower's
+FedAvg has no state, and is measured in its first round.
 """
 
 from __future__ import annotations
@@ -22,18 +24,36 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, MetricRecord
 from common import messages
 from common.messages import Hello, Reply
 from common.models.size import later_message_bytes, shared_count
-from common.study import Study, study_from_json
+from common.study import Study, parse_study, study_from_json
 from common.wire import pack
 from simulations.benchmarks.link import Link, grid
 
 FLOWER = "flwr FedAvg"
 
 
-def measure(study: Study, sites: list[int], *, flower: bool) -> list[dict[str, Any]]:
-    """The figures of one round of ``study`` with each number of sites; with ``flower``, of Flower's FedAvg instead.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "fedprox": {"proximal_mu": 0.01},
+    "trimmed-mean": {"trim": 0.2},
+    "multi-krum": {"liars": 1},
+}
+"""What a strategy needs beside its name."""
+MEASURED = 2  # the round
 
-    All weights travel, and start from random ones: memory depends on neither, and nothing is downloaded.
+
+def measure(study: Study, sites: list[int], *, flower: bool, strategy: str = "") -> list[dict[str, Any]]:
+    """The figures of a round of ``study`` with each number of sites; with ``flower``, of Flower's FedAvg instead.
+
+    ``strategy``: in place of the study's. All weights travel, and start from random ones: memory depends on neither,
+    and nothing is downloaded. Raises StudyError for a strategy that is unknown.
     """
+    if strategy:
+        federation = {
+            "rounds": MEASURED,
+            "strategy": strategy,
+            **SETTINGS.get(strategy, {}),
+            "minimum_sites": min(sites),
+        }
+        study = parse_study({**study.model_dump(mode="json", exclude_none=True), "federation": federation})
     model = study.model.model_copy(update={"initial": "none", "initial_sha256": "", "trainable": "all"})
     study = study.model_copy(update={"model": model}).without_privacy()
     return [_round(study, count, FLOWER if flower else study.federation.strategy) for count in sites]
@@ -73,13 +93,15 @@ class _Answers:
         array, self._exponent = pack(update, study.federation.wire)
         self._update = ArrayRecord({messages.ARRAY: Array(array)})
 
-    def __call__(self, node: int, kind: str) -> RecordDict:
+    def __call__(self, node: int, kind: str, group: str) -> RecordDict:
         if self._flower:
             return RecordDict({"arrays": self._update, "metrics": MetricRecord({"num-examples": 1})})
         site = f"site-{node}"
         if kind == MessageType.QUERY:
             return _content(Hello(site=site, release="0", ready=True))
-        reply = Reply(site=site, study_digest=self._study.digest, round=1, status="ok", exponent=self._exponent)
+        reply = Reply(
+            site=site, study_digest=self._study.digest, round=int(group), status="ok", exponent=self._exponent
+        )
         content = _content(reply)
         content[messages.UPDATE] = self._update
         return content
@@ -107,16 +129,16 @@ def _fedct(pipe: Connection, study: Study, _: int) -> tuple[int, int]:
         run.prepare(study, Path(folder))
         model = initial_model(study, 0)
         rounds = Rounds(grid(pipe), study, model, run, 0)
-        rounds.gather(1)
+        for number in range(1, MEASURED):
+            rounds.gather(number)
+            rounds.train(number)
+        rounds.gather(MEASURED)
         with _memory() as found:
-            outcome = rounds.train(1)
-            parts = tuple(outcome.participation)
+            parts = tuple(rounds.train(MEASURED).participation)
             record = RoundRecord(round=1, seconds=0, bytes_down=0, bytes_up=0, participation=parts)
-            now = datetime.now(UTC)
-            checkpoints.save(
-                run.inner,
-                checkpoints.Checkpoint(study.digest, 0, now, 1, to_vector(model), rounds.state, records=(record,)),
-            )
+            now, weights = datetime.now(UTC), to_vector(model)
+            state = checkpoints.Checkpoint(study.digest, 0, now, 1, weights, rounds.state, records=(record,))
+            checkpoints.save(run.inner, state)
     return found[0], found[1]
 
 

@@ -49,8 +49,8 @@ _RESPONSES: dict[str, Any] = {
     "ConfirmMessageReceived": ConfirmMessageReceivedResponse,
 }
 
-Answer = Callable[[int, str], RecordDict]
-"""(node, message type) -> content of the reply"""
+Answer = Callable[[int, str, str], RecordDict]
+"""(node, message type, group) -> content of the reply"""
 
 
 class _Client:
@@ -130,7 +130,7 @@ class Link:
                     ttl=asked.ttl,
                     message_type=asked.message_type,
                 ),
-                self._answer(asked.dst_node_id, asked.message_type),
+                self._answer(asked.dst_node_id, asked.message_type, asked.group_id),
             )
             with no_object_id_recompute():
                 reply.metadata.__dict__["_message_id"] = reply.object_id

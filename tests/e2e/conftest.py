@@ -126,10 +126,11 @@ class Consortium:
     def daemon(self) -> Daemon:
         return daemon_of(self.coordinator)
 
-    def start(self, name: str, module: str, *arguments: object) -> None:
-        code = RUN.format(module=module)
+    def start(self, name: str, module: str, *arguments: object, first: str = "", **variables: str) -> None:
+        """Start a command. ``first``: Python that runs before it. ``variables``: of its environment."""
+        code = first + RUN.format(module=module)
         log = (self.folder / f"{name}.out").open("ab")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
         with log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-P", "-c", code, *map(str, arguments)],
@@ -145,8 +146,12 @@ class Consortium:
         self.start("coordinator", "server.cli", "start", "--dir", self.daemon.folder, "--bind", "127.0.0.1")
         self.until(self.answers)
 
-    def start_site(self, site: Site) -> None:
-        self.start(site.name, "client.cli", "serve", "--site", site.folder)
+    def start_site(self, site: Site, **how: str) -> None:
+        self.start(site.name, "client.cli", "serve", "--site", site.folder, **how)
+
+    def said(self, site: Site) -> str:
+        """What the site's daemon printed so far."""
+        return (self.folder / f"{site.name}.out").read_text()
 
     def answers(self) -> bool:
         try:

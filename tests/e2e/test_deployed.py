@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -79,21 +80,64 @@ def test_a_cut_network_a_killed_node_and_a_killed_runner_cost_no_site_its_round(
         AuditLog(site.audit_file).verify()
 
 
+# Put before everything else in each process of a site: its clock is ten minutes ahead.
+WRONG_CLOCK = """
+import datetime, time
+ahead, right = datetime.timedelta(minutes=10), time.time
+class Ahead(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + ahead
+datetime.datetime, time.time = Ahead, lambda: right() + ahead.total_seconds()
+"""
+FULL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY)); "
+
+
 @pytest.mark.failure(
     "a node with a key that nobody admitted",
     seen='at the site: "the key is not admitted"; `status` shows no node',
-    ends="no run is touched",
+    ends="finished without it",
     ledgers="nothing",
 )
-def test_a_site_with_a_key_that_was_not_admitted_never_connects(
+@pytest.mark.failure(
+    "a site's clock, ten minutes ahead",
+    seen='at the site: "this clock is wrong"; `status` never shows it online',
+    ends="finished without it",
+    ledgers="nothing",
+)
+@pytest.mark.failure(
+    "a site's disk, full when the model comes",
+    seen="`failed` with `storage`",
+    ends="finished without it",
+    ledgers="nothing: the model is kept before anything is charged",
+)
+def test_a_wrong_key_a_wrong_clock_and_a_full_disk_leave_a_site_out_and_nobody_else(
     consortium, sites, small_study, write_node_key, tmp_path
 ):
-    (site,) = sites(1, small_study())
-    write_node_key(site.node_dir / "node.key")
-    consortium.start_site(site)
-    consortium.until(lambda: "node ended with code" in (tmp_path / "site-1.out").read_text())
-    assert consortium.online() == 0
-    assert "the key is not admitted" in (tmp_path / "site-1.out").read_text()
+    study = small_study(
+        federation={"rounds": 2, "minimum_sites": 1, "deadline_minutes": 20.0}, model={"trainable": "head"}
+    )
+    sound, wrong_clock, full_disk, wrong_key = joined = sites(4, study)
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / "sitecustomize.py").write_text(WRONG_CLOCK)
+    write_node_key(wrong_key.node_dir / "node.key")
+    consortium.start_site(sound)
+    way = os.pathsep.join(filter(None, (str(tmp_path / "clock"), os.environ.get("PYTHONPATH"))))
+    consortium.start_site(wrong_clock, PYTHONPATH=way)
+    consortium.start_site(full_disk, first=FULL_DISK)
+    consortium.start_site(wrong_key)
+    for site in (wrong_clock, wrong_key):
+        consortium.until(lambda site=site: "node ended with code" in consortium.said(site))
+        assert "the key is not admitted or was revoked, or this clock is wrong" in consortium.said(site)
+    consortium.until(lambda: consortium.online() == 2)
+    launched = consortium.launch(study)
+    results = consortium.finish(launched, 300)
+    assert results.outcome == "finished", results.reason
+    left = {sound.name: ("ok", ""), full_disk.name: ("failed", "storage")}
+    assert [statuses(record) for record in results.rounds] == [left] * 2
+    assert [consortium.charged(site, study) for site in joined] == [(1, 2), (), (), ()]
+    assert {entry.details["code"] for entry in AuditLog(full_disk.audit_file).read()} == {"storage"}
+    assert consortium.online() == 2
 
 
 CODE = "import pathlib; pathlib.Path({path!r}).touch(); app = None"

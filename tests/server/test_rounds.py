@@ -151,6 +151,12 @@ def test_only_trainable_weights_come_back(run, peer):
     assert outcome.bytes_down == 2 * to_vector(model).nbytes
 
 
+@pytest.mark.failure(
+    "an update whose norm explodes, under a study with `update_norm`",
+    seen="`failed` with `update-too-large`",
+    ends="goes on without that update",
+    ledgers="charged, as the site trained",
+)
 def test_an_update_longer_than_the_study_allows_is_named_and_left_out(run, peer):
     huge = peer("evil", lambda r, u: (r, 1000 * u))
     rounds, model, _ = run([peer("a"), peer("b"), huge], federation={"update_norm": 100.0})
