@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from server.results import Estimate, Results
 
 DASH = "–"
+MINUS = "−"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 STATUS = {
     "ok": "took part",
@@ -125,6 +126,17 @@ def interval(estimate: Estimate | None, *, share: bool = True) -> str:
     if share:
         return f"{100 * estimate.low:.1f}{DASH}{100 * estimate.high:.1f}"
     return f"{estimate.low:.3f}{DASH}{estimate.high:.3f}"
+
+
+def points(difference: Estimate) -> str:
+    """A difference of shares in points with its interval, or why there is none: ``+3.1 (−4.0 to 9.8)``."""
+    if difference.value is None:
+        return NOTES.get(difference.note, DASH)
+    shown, low, high = (
+        f"{100 * part:.1f}".replace("-", MINUS)
+        for part in (difference.value, difference.low or 0.0, difference.high or 0.0)
+    )
+    return f"{'+' if difference.value > 0 else ''}{shown} ({low} to {high})"
 
 
 def cases(amount: float, estimate: Estimate, noise_std: float) -> str:
