@@ -129,14 +129,21 @@ def interval(estimate: Estimate | None, *, share: bool = True) -> str:
 
 
 def points(difference: Estimate) -> str:
-    """A difference of shares in points with its interval, or why there is none: ``+3.1 (−4.0 to 9.8)``."""
+    """A difference of shares in points, or why there is none: ``+3.1``."""
     if difference.value is None:
         return NOTES.get(difference.note, DASH)
-    shown, low, high = (
-        f"{100 * part:.1f}".replace("-", MINUS)
-        for part in (difference.value, difference.low or 0.0, difference.high or 0.0)
-    )
-    return f"{'+' if difference.value > 0 else ''}{shown} ({low} to {high})"
+    return f"{'+' if difference.value > 0 else ''}{_point(difference.value)}"
+
+
+def points_interval(difference: Estimate) -> str:
+    """Its limits: ``−4.0 to 9.8``; empty if there are none."""
+    if difference.low is None or difference.high is None:
+        return ""
+    return f"{_point(difference.low)} to {_point(difference.high)}"
+
+
+def _point(share: float) -> str:
+    return f"{100 * share:.1f}".replace("-", MINUS)
 
 
 def cases(amount: float, estimate: Estimate, noise_std: float) -> str:
