@@ -103,7 +103,10 @@ def _releases(site: Site, study: Study) -> list[str]:
         "noised": f"Evaluation counts with noise, {policy.evaluation_sigma:g} times as large as what one patient can change.",
         "exact": "EXACT evaluation counts, which show how many patients of each class are held out.",
     }
-    return [update, counts[policy.evaluation]]
+    groups = [name for name in study.evaluation.subgroups if name in policy.subgroups]
+    if not groups or policy.evaluation == "withheld":
+        return [update, counts[policy.evaluation]]
+    return [update, counts[policy.evaluation], f"At the end, the same by {', '.join(groups)} (policy.subgroups)."]
 
 
 def _limits(site: Site, study: Study) -> list[str]:

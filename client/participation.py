@@ -10,11 +10,13 @@ A crash after 2 leaves the charge standing; a repeated round is charged again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from client.audit_log import AuditLog
@@ -23,8 +25,8 @@ from client.ingest.cohort import Cohort, open_cohort
 from client.ledger import Ledger
 from client.policy import EvaluationRelease, check_moment, check_study, evaluation_event, release_evaluation
 from client.received import Received, keep_local, network
-from client.site import Site
-from client.training.evaluate import evaluate
+from client.site import PolicySettings, Site
+from client.training.evaluate import Decisions, decide
 from client.training.local import train_round
 from common.errors import BudgetExceeded, DataError
 from common.messages import Reply, Request
@@ -35,6 +37,7 @@ from common.models.resnet import Network
 from common.privacy.events import Event
 from common.privacy.plan import PrivacyPlan, plan_for, round_events
 from common.study import Study
+from common.subgroups import BANDS
 from common.wire import pack
 
 _BEGUN = "round"
@@ -115,7 +118,7 @@ def participate(
         )
     audit.append(_BEGUN, {"study": study.digest, "round": request.round, "training": training})
     cohort = open_cohort(site, study)
-    release = _evaluate(site, study, model, cohort) if evaluating else EvaluationRelease("none")
+    release = _evaluate(site, study, model, cohort, final=not training) if evaluating else EvaluationRelease("none")
     update, exponent = None, 0
     if training:
         change = _train(study, request, model, received, cohort, plan)
@@ -130,13 +133,44 @@ def begun_rounds(audit: AuditLog) -> list[datetime]:
     return [datetime.fromisoformat(entry.time) for entry in audit.read() if entry.kind == _BEGUN]
 
 
-def _evaluate(site: Site, study: Study, model: Network, cohort: Cohort) -> EvaluationRelease:
-    """Counts over held-out patients as the policy lets them go; nothing is computed when withheld."""
+def released_groups(
+    decisions: Decisions, cohort: Cohort, study: Study, policy: PolicySettings
+) -> dict[str, NDArray[np.float64]]:
+    """Confusion matrices [bands, C, C] by attribute: those that the study asks for, the policy permits and ingest kept.
+
+    Where counts leave exactly: bands of fewer than ``subgroup_minimum`` held-out patients are added to "not stated", and
+    an attribute of which that leaves too few is left out, since a total less the others would tell them.
+    """
+    table = cohort.subgroups
+    kept = () if table is None else table.dtype.names or ()
+    found: dict[str, NDArray[np.float64]] = {}
+    for name in study.evaluation.subgroups:
+        if table is None or name not in kept or name not in policy.subgroups:
+            continue
+        bands, count = table[name][cohort.held_out].copy(), len(BANDS[name])
+        if policy.evaluation == "exact":
+            sizes = np.bincount(bands, minlength=count)
+            bands[np.isin(bands, np.flatnonzero(sizes < policy.subgroup_minimum))] = 0
+            if 0 < (bands == 0).sum() < policy.subgroup_minimum:
+                continue
+        found[name] = decisions.confusions(bands, count)
+    return found
+
+
+def _evaluate(site: Site, study: Study, model: Network, cohort: Cohort, *, final: bool) -> EvaluationRelease:
+    """Counts over held-out patients as the policy lets them go; nothing is computed when withheld. ``final``: of the
+    final model, whose counts may be broken down.
+    """
     policy = site.config.policy
     if policy.evaluation == "withheld":
         return EvaluationRelease("withheld")
-    counts = evaluate(model, cohort, cohort.holdout_patients(), study)
-    return release_evaluation(counts.to_vector(), l2_sensitivity(len(study.task.classes)), policy)
+    decisions = decide(model, cohort, cohort.holdout_patients(), study)
+    counts = decisions.counts(study.evaluation.score_bins).to_vector()
+    groups = released_groups(decisions, cohort, study, policy) if final else {}
+    vector = np.concatenate([counts, *(group.ravel() for group in groups.values())])
+    # Each break-down adds at most 1 for a patient, who is in one of its bands.
+    sensitivity = math.sqrt(l2_sensitivity(len(study.task.classes)) ** 2 + len(groups))
+    return replace(release_evaluation(vector, sensitivity, policy), subgroups=tuple(groups))
 
 
 def _train(
@@ -188,6 +222,7 @@ def _enter(
             "update_bytes": 0 if update is None else update.nbytes,
             "private": study.privacy.on,
             "evaluation": release.mode,
+            **({"subgroups": ",".join(release.subgroups)} if release.subgroups else {}),
         },
     )
 
@@ -203,6 +238,7 @@ def _reply(
         status="ok",
         evaluation=release.mode,
         counts=b"" if release.counts is None else release.counts.astype("<f8").tobytes(),
+        subgroups=",".join(release.subgroups),
         counts_std=release.std,
         exponent=exponent,
         epsilon=0.0 if delta is None else ledger.spent_by_study(site.config.cohort, study.digest, delta),

@@ -172,12 +172,14 @@ class EvaluationRelease:
 
     ``counts``: float64, one a count, or None. ``std``: standard deviation of the noise in each count, 0
     when exact. ``event``: what must be on the ledger *before* the counts leave; None unless noised.
+    ``subgroups``: the attributes whose confusion matrices follow the counts proper.
     """
 
     mode: Literal["none", "withheld", "noised", "exact"]
     counts: NDArray[np.float64] | None = None
     std: float = 0.0
     event: Event | None = None
+    subgroups: tuple[str, ...] = ()
 
 
 def evaluation_event(policy: PolicySettings) -> Event | None:

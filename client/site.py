@@ -34,6 +34,7 @@ from common.files import fsync_folder, write_atomic
 from common.pki.address import address_text
 from common.pki.signature import read_signature, signature_file, verify_study
 from common.study import Study, describe, study_from_json
+from common.subgroups import Attribute
 from common.toml import to_toml
 
 NODE_KEY = "node.key"
@@ -65,6 +66,9 @@ class PolicySettings(_Frozen):
     ``max_epsilon`` at ``max_delta``: the budget of a patient of this cohort for life, over all studies.
     ``evaluation``: how counts over held-out patients leave: ``withheld``, ``noised`` (Gaussian
     mechanism with ``evaluation_sigma`` times the sensitivity, charged to the ledger), or ``exact``.
+    ``subgroups``: by what an evaluation may be broken down (``common.subgroups``): ingest then keeps these bands of each
+    patient, and the final evaluation of a study that asks leaves with counts for each band. Where counts leave exactly,
+    bands of fewer than ``subgroup_minimum`` held-out patients leave as "not stated".
     ``max_steps``: training steps of a whole study. ``max_parameters``: weights of its network.
     ``max_rounds_a_day``: rounds, of all studies, begun within any 24 hours. ``hours``: when a round may begin, by the
     site's clock, "HH:MM-HH:MM"; over midnight if the second is the earlier, and 24:00 is the end of the day.
@@ -75,6 +79,8 @@ class PolicySettings(_Frozen):
     allow_without_privacy: bool = False
     evaluation: Literal["withheld", "noised", "exact"] = "noised"
     evaluation_sigma: float = Field(default=10.0, ge=0.01, le=1e6)
+    subgroups: tuple[Attribute, ...] = Field(default=(), strict=False)
+    subgroup_minimum: int = Field(default=10, ge=1, le=1_000_000)
     max_steps: int = Field(default=10_000, ge=1, le=1_000_000_000)
     max_parameters: int = Field(default=30_000_000, ge=1, le=1_000_000_000)
     max_rounds_a_day: int = Field(default=100, ge=1, le=100_000)

@@ -15,11 +15,13 @@ import re
 from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import RunError
-from common.metrics import Counts
+from common.metrics import Counts, vector_length
 from common.study import Study, study_from_json
+from common.subgroups import BANDS
 from common.wire import EXPONENTS
 
 VERSION = 2
@@ -90,7 +92,8 @@ class Reply(_Message):
 
     ``status`` and ``code`` are constants, never text from data. ``counts``: the released vector of
     ``Counts`` as little-endian float64 bytes, empty when withheld; ``counts_std``: standard
-    deviation of the noise on each entry. ``exponent``: of the update (``common.wire``). ``epsilon``: privacy of this study charged so far at this
+    deviation of the noise on each entry. ``subgroups``: attributes, joined by commas, of which the confusion matrices of
+    each band follow in ``counts`` (``common.subgroups``). ``exponent``: of the update (``common.wire``). ``epsilon``: privacy of this study charged so far at this
     site, at the study's delta; a function of public values only. ``seconds`` is not sent: how long a
     site trained would hint at how many patients it drew.
     """
@@ -103,6 +106,7 @@ class Reply(_Message):
     evaluation: Literal["none", "withheld", "noised", "exact"] = "none"
     counts: bytes = Field(default=b"", max_length=8 * 1024 * 1024)
     counts_std: float = Field(default=0.0, ge=0)
+    subgroups: str = Field(default="", pattern=r"^[a-z,]{0,100}$")
     epsilon: float = Field(default=0.0, ge=0)
     exponent: int = Field(default=0, ge=-EXPONENTS, le=EXPONENTS)
 
@@ -116,8 +120,25 @@ class Reply(_Message):
         """The released counts, or None. Raises RunError when their size is not the study's."""
         if not self.counts:
             return None
+        self.parse_subgroups(study)
+        classes, bins = len(study.task.classes), study.evaluation.score_bins
         try:
             vector = np.frombuffer(self.counts, dtype="<f8")
-            return Counts.from_vector(vector, len(study.task.classes), study.evaluation.score_bins)
+            return Counts.from_vector(vector[: vector_length(classes, bins)], classes, bins)
         except ValueError:
             raise RunError(f"site '{self.site}' sent counts of the wrong size or not finite") from None
+
+    def parse_subgroups(self, study: Study) -> dict[str, NDArray[np.float64]]:
+        """Confusion matrices [bands, C, C] by attribute. Raises RunError unless they are what the study asks for."""
+        classes = len(study.task.classes)
+        names = self.subgroups.split(",") if self.subgroups else []
+        try:
+            vector = np.frombuffer(self.counts, dtype="<f8")[vector_length(classes, study.evaluation.score_bins) :]
+        except ValueError:
+            vector = np.full(1, np.nan)
+        sizes = [len(BANDS.get(name, ())) * classes**2 for name in names]
+        asked = len(set(names)) == len(names) and set(names) <= set(study.evaluation.subgroups)
+        if not asked or len(vector) != sum(sizes) or not np.isfinite(vector).all() or (names and not self.counts):
+            raise RunError(f"site '{self.site}' sent subgroups that nobody asked for, or of the wrong size")
+        parts = np.split(vector, np.cumsum(sizes)[:-1]) if names else []
+        return {name: part.reshape(-1, classes, classes) for name, part in zip(names, parts, strict=True)}

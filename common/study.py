@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from common.errors import StudyError
 from common.federation import Federation
+from common.subgroups import Attribute
 
 FORMAT = 1
 NEIGHBOURS = 3  # planes in a 2.5D stack
@@ -218,7 +219,8 @@ class Privacy(_Frozen):
 class Evaluation(_Frozen):
     """``holdout``: share of patients kept out of training; ``split_seed`` names the split;
     ``every``: rounds between evaluations of the global model (the final model is always evaluated);
-    ``score_bins``: bins of the probability histograms.
+    ``score_bins``: bins of the probability histograms. ``subgroups``: by what the final evaluation is to be broken down
+    (``common.subgroups``); a site gives of it what its policy permits.
 
     ``folds`` and ``fold`` (from 1) take the place of ``holdout``: the patients are split into so many parts,
     and this study keeps one of them out of training. K studies that differ in ``fold`` alone are a
@@ -231,9 +233,12 @@ class Evaluation(_Frozen):
     split_seed: int = Field(default=0, ge=0, le=2**31)
     every: int = Field(default=1, ge=1, le=10_000)
     score_bins: int = Field(default=64, ge=8, le=1024)
+    subgroups: tuple[Attribute, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
     def _one_split(self) -> Evaluation:
+        if len(set(self.subgroups)) != len(self.subgroups):
+            raise ValueError(f"subgroups {list(self.subgroups)} names one twice; expected distinct names")
         if (self.folds is None) != (self.fold is None):
             raise ValueError(f"folds {self.folds} and fold {self.fold} belong together; give both or neither")
         if self.folds is None or self.fold is None:

@@ -120,6 +120,22 @@ class OperatingPoint(_Frozen):
     specificity: Estimate
 
 
+class Band(_Frozen):
+    """Cases of one band: accuracy, and ``gap``, how far it is above (below: negative) that of all other cases."""
+
+    name: Name
+    accuracy: Estimate
+    gap: Estimate
+
+
+class Subgroup(_Frozen):
+    """The final model by one attribute (``common.subgroups``), over the ``sites`` whose policy permits it."""
+
+    attribute: Name
+    sites: tuple[Name, ...]
+    bands: tuple[Band, ...]
+
+
 class FinalMetrics(_Frozen):
     """The final model on held-out patients: of all hospitals that released counts, and of each."""
 
@@ -128,6 +144,7 @@ class FinalMetrics(_Frozen):
     roc: tuple[RocCurve, ...] = ()
     reliability: tuple[ReliabilityCurve, ...] = ()
     operating: tuple[OperatingPoint, ...] = ()
+    subgroups: tuple[Subgroup, ...] = ()
 
 
 class Comparison(_Frozen):

@@ -20,6 +20,7 @@ from functools import partial
 import numpy as np
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 from torch import nn
 
 from common.errors import FedctError, QuorumError, RunError
@@ -47,6 +48,7 @@ class Outcome:
     participation: list[Participation] = field(default_factory=list)
     counts: dict[str, Counts] = field(default_factory=dict)
     counts_std: dict[str, float] = field(default_factory=dict)
+    subgroups: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
     modes: dict[str, str] = field(default_factory=dict)
     epsilon: dict[str, float] = field(default_factory=dict)
     contributions: dict[str, Contribution] = field(default_factory=dict)
@@ -224,7 +226,7 @@ class Rounds:
             if wrong := what_is_wrong(reply, site, self._study, round_):
                 return Participation(site=site, status="failed", reason=wrong, seconds=seconds)
             if reply.status == "ok":
-                counts = reply.parse_counts(self._study)
+                counts, subgroups = reply.parse_counts(self._study), reply.parse_subgroups(self._study)
                 if aggregate is not None:
                     length = parts.size(parts.shared(self._model, self._study))
                     update, size = update_of(message, reply.exponent, self._study.federation.wire, length)
@@ -234,6 +236,7 @@ class Rounds:
                     outcome.bytes_up += size
                 if counts is not None:
                     outcome.counts[site], outcome.counts_std[site] = counts, reply.counts_std
+                    outcome.subgroups[site] = subgroups
                 outcome.modes[site], outcome.epsilon[site] = reply.evaluation, reply.epsilon
         except (FedctError, ValueError, KeyError, TypeError):
             return Participation(site=site, status="failed", reason="bad-reply", seconds=seconds)

@@ -37,6 +37,7 @@ from server.results import (
 )
 from server.rounds import Outcome, Rounds
 from server.run_folder import RunFolder
+from server.subgroups import subgroups
 from server.tracking import Tracking
 
 RELATION = "add or remove one patient"
@@ -120,7 +121,9 @@ class _Attempt:
             self._sites = tuple(rounds.names)
         self._note(outcome)
         released = {site: (counts, outcome.counts_std[site]) for site, counts in outcome.counts.items()}
-        self._final = final_metrics(released, study.task.classes)
+        groups = {site: (outcome.subgroups[site], std) for site, (_, std) in released.items()}
+        final = final_metrics(released, study.task.classes)
+        self._final = final.model_copy(update={"subgroups": subgroups(groups)})
         self._model_sha256 = save_model(study, model, folder.model_file)
 
     def _restore(self, last: Checkpoint, model: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import re
 import time
 from collections import Counter
@@ -38,8 +39,9 @@ from client.ingest.report import IngestReport, account, class_counts, study_iden
 from client.ingest.report_page import REPORT_JSON, report_files
 from client.ingest.scan import Entry, Scanned, fingerprint, scan, walk
 from client.ingest.select import Chosen, choose_series, fold_of
-from client.ingest.store import CohortWriter, Seal, only_ingest
+from client.ingest.store import CohortWriter, Seal, npy, only_ingest
 from client.ingest.structures import structure_labels
+from client.ingest.subgroups import make_table
 from client.keys import SiteKey, load_or_make_key
 from client.site import Site
 from common.errors import DataError, from_os_error
@@ -202,8 +204,20 @@ class _Build:
                 **_findings(placed, examples, patients, self.study),
             )
             pages = report_files(report, self.study, examples, patients, writer.planes())
-            writer.commit(examples, patients, new_manifest(self.study, digest), pages)
+            manifest, more = self._subgroups(placed, examples)
+            writer.commit(examples, patients, new_manifest(self.study, digest) | manifest, pages | more)
         return report
+
+    def _subgroups(self, placed: list[_Placed], examples: NDArray[np.void]) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """What the manifest says of the bands that the site permits to be kept, and their file; nothing without any."""
+        names = self.site.config.policy.subgroups
+        if not names:
+            return {}, {}
+        ends = np.cumsum([len(one.chosen.labels) for one in placed])
+        rows = [int(examples["patient"][end - 1]) for end in ends]
+        content = npy(make_table(self.source.dicom, [one.chosen.series for one in placed], rows, names))
+        digest = hashlib.sha256(content).hexdigest()
+        return {"subgroups": {"names": list(names), "sha256": digest}}, {"subgroups.npy": content}
 
     def _label(self, scanned: Scanned, series: list[Series], labels: Labels | None) -> _Labelled:
         """Labels from the table, or from the structure sets of the folder."""

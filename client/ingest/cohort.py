@@ -6,6 +6,7 @@
       planes.npy            uint8 [planes, windows, size, size], mapped into memory
       examples.npy          one an example: patient, label, planes (lower, centre, upper)
       patients.npy          one a patient: pseudonym, fold, label (-1 when its examples differ)
+      subgroups.npy         only where policy.subgroups of site.toml permits it: one a patient, its bands by code
       manifest.json         format, digests of cohort and study, settings, code version, source fingerprint
       ingest-report.json    what became of every file (client.ingest.report)
       ingest-report.html    the same to be looked at, with a contact sheet
@@ -30,10 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.ingest.store import MARKER, SEALED, Planes, Seal, SealedPlanes, read_file
+from client.ingest.subgroups import dtype_of
 from client.keys import SealBroken, load_key
 from client.site import Site
 from common.errors import DataError, SiteError
 from common.study import NEIGHBOURS, Study, cohort_digest_of
+from common.subgroups import BANDS
 
 FORMAT = 3
 HELD_OUT = 1  # the part of the split that a study without folds keeps out of training
@@ -48,7 +51,8 @@ _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, SealBroken)
 class Cohort:
     """An open cohort. ``planes`` uint8 [planes, windows, size, size] stays on disk until it is read.
 
-    ``held_out_fold``: the part of the split that the study keeps out of training.
+    ``held_out_fold``: the part of the split that the study keeps out of training. ``subgroups``: the bands of each
+    patient (``client.ingest.subgroups``), with columns for those that were kept; None without any.
     """
 
     folder: Path
@@ -59,6 +63,7 @@ class Cohort:
     manifest: dict[str, Any]
     seal: Seal | None = None
     held_out_fold: int = HELD_OUT
+    subgroups: NDArray[np.void] | None = None
 
     @property
     def encrypted(self) -> bool:
@@ -176,7 +181,8 @@ def open_folder(site: Site, folder: Path) -> Cohort:
         _check(planes, examples, patients, len(settings["task"]["classes"]))
         if cohort_digest_of(settings) != manifest["cohort_digest"]:
             raise ValueError("its settings are not those of its digest")
-        return Cohort(folder, planes, examples, patients, source, manifest, seal)
+        subgroups = _read_subgroups(folder, manifest, len(patients), seal)
+        return Cohort(folder, planes, examples, patients, source, manifest, seal, subgroups=subgroups)
     except SealBroken:
         raise DataError(
             f"cohort '{folder}' does not open with the site key '{site.key_file}'",
@@ -187,12 +193,14 @@ def open_folder(site: Site, folder: Path) -> Cohort:
 
 
 def reusable_cohort(site: Site, study: Study, source: str) -> Cohort | None:
-    """The cohort on disk if it is whole, of the same files (``source``) and encrypted as the site wants it."""
+    """The cohort on disk if it is whole, of the same files (``source``), encrypted and with bands as the site wants it."""
     try:
         cohort = open_cohort(site, study)
     except (DataError, SiteError):  # absent, damaged, or of a key that was lost: made anew
         return None
-    return cohort if cohort.source_digest == source and cohort.encrypted == site.config.data.encrypt else None
+    kept = () if cohort.subgroups is None else cohort.subgroups.dtype.names or ()
+    wanted = (source, site.config.data.encrypt, site.config.policy.subgroups)
+    return cohort if (cohort.source_digest, cohort.encrypted, tuple(kept)) == wanted else None
 
 
 def _damaged(folder: Path, what: str) -> DataError:
@@ -213,6 +221,22 @@ def _read_table(folder: Path, name: str, sha256: str, seal: Seal | None) -> NDAr
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{name}.npy does not have the content that the manifest names")
     table: NDArray[np.void] = np.load(io.BytesIO(content), allow_pickle=False)
+    return table
+
+
+def _read_subgroups(
+    folder: Path, manifest: dict[str, Any], patients: int, seal: Seal | None
+) -> NDArray[np.void] | None:
+    """The bands that were kept, if any. Raises ValueError unless they are codes of known bands, one row a patient."""
+    kept = manifest.get("subgroups")
+    if kept is None:
+        return None
+    table = _read_table(folder, "subgroups", kept["sha256"], seal)
+    names = tuple(kept["names"])
+    if table.dtype != dtype_of(names) or len(table) != patients:
+        raise ValueError("subgroups.npy has other columns or rows than expected")
+    if any(table[name].max() >= len(BANDS[name]) for name in names):
+        raise ValueError("subgroups.npy holds a band that does not exist")
     return table
 
 

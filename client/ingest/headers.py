@@ -137,13 +137,13 @@ _TAGS: list[BaseTag | int] = [BaseTag(tag) for tag in map(tag_for_keyword, _KEYW
 
 def read_sources(root: Path, sources: list[str]) -> list[list[Found]]:
     """``read_source`` of each of ``sources``; the unit of work of a process."""
-    with _quiet():
+    with quiet():
         return [_read_source(root, source) for source in sources]
 
 
 def read_source(root: Path, source: str) -> list[Found]:
     """What ``source`` under ``root`` holds: headers, one annotation, or one skip. Never empty, never raises."""
-    with _quiet():
+    with quiet():
         return _read_source(root, source)
 
 
@@ -160,7 +160,7 @@ def _read_source(root: Path, source: str) -> list[Found]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No warning and no log of pydicom: both quote values. What it finds odd is judged here, value by value."""
     before = config.logger.disabled
     config.logger.disabled = True

@@ -201,7 +201,7 @@ class CohortWriter:
         self._planes.close()
         digests = {}
         for name, table in (("examples", examples), ("patients", patients)):
-            content = _npy(table)
+            content = npy(table)
             self._write(f"{name}.npy", content)
             digests[name] = hashlib.sha256(content).hexdigest()
         for name, content in (files or {}).items():
@@ -236,7 +236,8 @@ class CohortWriter:
             np.lib.format.write_array_header_1_0(self._planes, header)
 
 
-def _npy(table: NDArray[np.void]) -> bytes:
+def npy(table: NDArray[np.void]) -> bytes:
+    """A table as numpy writes it to a file."""
     file = io.BytesIO()
     np.save(file, table, allow_pickle=False)
     return file.getvalue()

@@ -77,6 +77,18 @@ class Decisions:
             return Counts.zero(self.probabilities.shape[1], bins)
         return Counts.of(self.labels, self.probabilities, bins, weights=self.weights)
 
+    def confusions(self, bands: NDArray[np.uint8], count: int) -> NDArray[np.float64]:
+        """Confusion matrices [count, C, C] of the patients in each band. ``bands``: of each patient asked about.
+
+        A patient is in one band, and changes them by a total of 1.
+        """
+        classes = self.probabilities.shape[1]
+        found = np.zeros((count, classes, classes))
+        if len(self.patients):
+            said = self.probabilities.argmax(axis=1)
+            np.add.at(found, (bands[self.patients], self.labels, said), self.weights)
+        return found
+
 
 def decide(model: Network, examples: Examples, patients: Sequence[NDArray[np.intp]], study: Study) -> Decisions:
     """What the model says of ``patients`` (example indices of each).

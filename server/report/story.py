@@ -196,6 +196,10 @@ def left_hospital(results: Results) -> list[str]:
         if names:
             everyone = "each hospital" if len(names) == len(results.sites) else None
             lines.append(sentence.format(everyone or _few_names(names)))
+    lines += [
+        f"At the end, counts by {group.attribute} left {_few_names(list(group.sites))}, as its policy allows."
+        for group in results.final.subgroups
+    ]
     lines.append("That the hospital took part, how long it took, or a short reason why it did not.")
     lines.append("No image, header, file name or record of a single patient.")
     return lines

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from server.results import Estimate, Results
 
 DASH = "–"
+MINUS = "−"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 STATUS = {
     "ok": "took part",
@@ -125,6 +126,24 @@ def interval(estimate: Estimate | None, *, share: bool = True) -> str:
     if share:
         return f"{100 * estimate.low:.1f}{DASH}{100 * estimate.high:.1f}"
     return f"{estimate.low:.3f}{DASH}{estimate.high:.3f}"
+
+
+def points(difference: Estimate) -> str:
+    """A difference of shares in points, or why there is none: ``+3.1``."""
+    if difference.value is None:
+        return NOTES.get(difference.note, DASH)
+    return f"{'+' if difference.value > 0 else ''}{_point(difference.value)}"
+
+
+def points_interval(difference: Estimate) -> str:
+    """Its limits: ``−4.0 to 9.8``; empty if there are none."""
+    if difference.low is None or difference.high is None:
+        return ""
+    return f"{_point(difference.low)} to {_point(difference.high)}"
+
+
+def _point(share: float) -> str:
+    return f"{100 * share:.1f}".replace("-", MINUS)
 
 
 def cases(amount: float, estimate: Estimate, noise_std: float) -> str:

@@ -55,6 +55,32 @@ def test_counts_of_another_size_or_not_finite_are_refused(small_study):
             Reply(**GOOD, evaluation="exact", counts=bad.tobytes()).parse_counts(study)
 
 
+def test_subgroups_that_nobody_asked_for_or_of_another_size_are_refused(small_study):
+    asked = small_study(evaluation={"subgroups": ["age", "sex"]})
+    counts = Counts.zero(2, asked.evaluation.score_bins).to_vector()
+    bands = {"age": 5, "sex": 4, "vendor": 6}
+
+    def reply(names, extra):
+        return Reply(**GOOD, evaluation="exact", subgroups=names, counts=np.append(counts, np.arange(extra)).tobytes())
+
+    found = reply("age,sex", 4 * 9).parse_subgroups(asked)
+    assert {name: part.shape for name, part in found.items()} == {n: (bands[n], 2, 2) for n in ("age", "sex")}
+    assert found["sex"].ravel().tolist() == list(range(20, 36))
+    assert reply("", 0).parse_subgroups(small_study()) == {}
+    for study, names, extra in (
+        (small_study(), "sex", 16),
+        (asked, "vendor", 24),
+        (asked, "sex,sex", 32),
+        (asked, "sex", 15),
+        (asked, "", 16),
+        (asked, "sex", 0),
+        (asked, "sex,", 16),
+    ):
+        for parse in (Reply.parse_counts, Reply.parse_subgroups):
+            with pytest.raises(RunError, match="st-anna"):
+                parse(reply(names, extra), study)
+
+
 def test_a_hello_says_no_more_than_name_release_and_readiness():
     assert set(Hello(site="a", release="1", ready=False, code="x").to_config()) == {
         "version",

@@ -118,7 +118,15 @@ BASE: dict[str, Any] = {
         "minimum_sites": 3,
         "deadline_minutes": 30.0,
     },
-    "evaluation": {"holdout": 0.25, "folds": None, "fold": None, "split_seed": 3, "every": 2, "score_bins": 32},
+    "evaluation": {
+        "holdout": 0.25,
+        "folds": None,
+        "fold": None,
+        "split_seed": 3,
+        "every": 2,
+        "score_bins": 32,
+        "subgroups": [],
+    },
 }
 
 # One other valid value for every key of BASE; None where the format knows of no other.
@@ -180,6 +188,7 @@ OTHER: dict[str, Any] = {
     "evaluation.split_seed": 4,
     "evaluation.every": 1,
     "evaluation.score_bins": 64,
+    "evaluation.subgroups": ["age", "sex"],
 }
 
 
@@ -405,6 +414,8 @@ BAD: list[tuple[str, Any]] = [
     ("evaluation.split_seed", -1),
     ("evaluation.every", 0),
     ("evaluation.score_bins", 7),
+    ("evaluation.subgroups", "income"),
+    ("evaluation.subgroups", ["age", "age"]),
 ]
 
 

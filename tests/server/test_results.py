@@ -136,7 +136,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 MODELS = [
     schema.Results, schema.SiteSummary, schema.RoundRecord, schema.Participation, schema.Contribution, schema.Metrics, schema.ClassMetrics,
     schema.Estimate, schema.FinalMetrics, schema.RocCurve, schema.ReliabilityCurve, schema.ReliabilityPoint,
-    schema.OperatingPoint, schema.Comparison, schema.PrivacySummary,
+    schema.OperatingPoint, schema.Subgroup, schema.Band, schema.Comparison, schema.PrivacySummary,
 ]  # fmt: skip
 
 

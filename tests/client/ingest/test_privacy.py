@@ -153,15 +153,20 @@ def planted_export(tmp_path, write_series) -> tuple[Path, Path, set[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encrypt", [False, True], ids=["in clear", "encrypted"])
+@pytest.mark.parametrize(
+    ("encrypt", "bands"),
+    [(False, ()), (True, ()), (False, ("vendor", "thickness", "age", "sex"))],
+    ids=["in clear", "encrypted", "in clear, with the bands that the site permits"],
+)
 def test_nothing_of_a_patient_is_in_what_is_stored_printed_or_sent(
-    planted_export, tmp_path, small_study, study_file, encrypt
+    planted_export, tmp_path, small_study, study_file, encrypt, bands
 ):
     root, table, planted = planted_export
-    study = small_study(task={"classes": ["0", "1"]}, federation={"rounds": 1}, evaluation={"holdout": 0.5})
+    split = {"holdout": 0.5, "subgroups": ["vendor", "thickness", "age", "sex"]}
+    study = small_study(task={"classes": ["0", "1"]}, federation={"rounds": 1}, evaluation=split)
     study_file(tmp_path / "study.toml", study)
     folder = tmp_path / "hospital"
-    policy = PolicySettings(max_epsilon=100.0, max_delta=1e-3, evaluation="exact")
+    policy = PolicySettings(max_epsilon=100.0, max_delta=1e-3, evaluation="exact", subgroups=bands, subgroup_minimum=1)
     data = DataSettings(dicom=str(root), labels=str(table), encrypt=encrypt)
     site = create_site(folder, SiteConfig(name="hospital", simulated=True, data=data, policy=policy))
     common = ["--site", str(folder), "--study", str(tmp_path / "study.toml")]
@@ -182,7 +187,9 @@ def test_nothing_of_a_patient_is_in_what_is_stored_printed_or_sent(
         assert answer.reply.status == "ok"
         sent = str(answer.reply.to_config()).encode() + (b"" if answer.update is None else answer.update.tobytes())
         assert search(sent, planted) == []
+        assert answer.reply.subgroups == ("" if training else ",".join(bands))
     files = [path for path in folder.rglob("*") if path.is_file() and path != folder / "site.toml"]
+    assert any(path.name.startswith("subgroups.npy") for path in files) is bool(bands)
     assert {"scan.sqlite", "site.key", "audit.log", "ledger.sqlite"} <= {path.name for path in files}
     assert any(path.name.startswith(REPORT_HTML) for path in files)
     for path in files:

@@ -63,3 +63,15 @@ def test_noised_cases_are_about():
     assert words.cases(58.2, Estimate(value=0.5), 0.0) == "58.2"
     assert words.cases(58.2, Estimate(value=0.5), 2.0) == "≈\u00a058"
     assert words.cases(58.2, Estimate(note="noise"), 90.0) == "–"
+
+
+@pytest.mark.parametrize(
+    ("difference", "shown", "limits"),
+    [
+        (Estimate(value=0.031, low=-0.04, high=0.098, cases=9), "+3.1", "−4.0 to 9.8"),
+        (Estimate(value=-0.2, low=-0.3, high=-0.1, cases=9), "−20.0", "−30.0 to −10.0"),
+        (Estimate(cases=3, note="few-cases"), "too few cases", ""),
+    ],
+)
+def test_differences_are_shown_in_points_with_their_sign(difference, shown, limits):
+    assert (words.points(difference), words.points_interval(difference)) == (shown, limits)
