@@ -18,7 +18,7 @@ import numpy as np
 from common.metrics import Counts
 from common.pki.address import Address
 from common.pki.invitation import make_invitation
-from common.pki.keys import new_node_key
+from common.pki.keys import new_p384_key
 from common.pki.request import make_request
 from common.study import Study, parse_study
 from server import ca
@@ -70,7 +70,7 @@ def make_coordinator(folder: Path, hospitals: Sequence[str] = HOSPITALS) -> Coor
         )
         registry.invite(invitation, now)
         if hospital != hospitals[-1]:
-            registry.admit(make_request(invitation, new_node_key()).encode(), now)
+            registry.admit(make_request(invitation, new_p384_key()).encode(), now)
     return made
 
 

@@ -19,7 +19,7 @@ from server.history import moment
 from server.report import words
 
 PACKAGE = "server.dashboard"
-PLACES = (("/", "nav.studies"), ("/compare", "nav.compare"))
+PLACES = (("/studies", "nav.studies"), ("/compare", "nav.compare"))
 COORDINATORS_PLACES = (PLACES[0], ("/sites", "nav.sites"), ("/launch", "nav.launch"), PLACES[1])
 
 

@@ -15,7 +15,7 @@ from common.pki.request import open_request
 from common.web.gate import needs
 from common.web.page import View, Viewer
 from server import ca
-from server.control import KnownNode
+from server.control import KnownNode, NotRunning
 from server.coordinator import Coordinator
 from server.daemon import daemon_of
 from server.dashboard.desk import AtDesk, Desk, now
@@ -43,7 +43,7 @@ class Row:
 def sites(view: View, desk: AtDesk) -> Response:
     """Every site that was ever invited, and how long the certificates last."""
     here, moment = desk.here, now()
-    nodes, trouble = _nodes(here)
+    nodes, trouble = _nodes(view, here)
     said = _hellos(desk)
     standings = Registry(here.registry_file).standings(moment)
     rows = [Row(one, nodes.get(one.site), said.get(one.site)) for one in standings]
@@ -125,12 +125,14 @@ def _told(view: Viewer, here: Coordinator, said: str) -> Response:
         return view.go("/sites", f"{said} {error}", "warn")
 
 
-def _nodes(here: Coordinator) -> tuple[dict[str, KnownNode], str]:
+def _nodes(view: Viewer, here: Coordinator) -> tuple[dict[str, KnownNode], str]:
     """What the SuperLink knows, and what keeps it from being known, or ""."""
     try:
         return known_nodes(daemon_of(here), Registry(here.registry_file)), ""
+    except NotRunning:
+        return {}, view.t("sites.not_serving")
     except RunError as error:
-        return {}, str(error)
+        return {}, view.t("sites.trouble", why=error)
 
 
 def _hellos(desk: Desk) -> dict[str, Hello]:

@@ -24,6 +24,7 @@ PAGE_ROUNDS = 50
 
 
 @router.get("/")
+@router.get("/studies")
 def studies(view: View, desk: AtDesk) -> Response:
     """All studies."""
     return view.show("studies.html.j2", runs=desk.runs.all(), can_launch=desk.coordinator is not None)
