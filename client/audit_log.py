@@ -11,7 +11,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,29 +40,39 @@ class AuditEntry:
     hash: str
 
 
+@dataclass(frozen=True)
+class _Good:
+    """Content of the file that was found good, and the hash of each of its lines."""
+
+    content: bytes = b""
+    hashes: Sequence[str] = ()
+
+
 class AuditLog:
     """The audit log in ``path``; made, mode 0600, by the first append.
 
     Every method raises LedgerError, naming the first bad line, when the log or its head was tampered
     with or ends in a part of a line, and StorageError when the disk can't be read or written.
+    Bytes that this object found good once are compared with what the file holds and not parsed again.
     """
 
     def __init__(self, path: Path, clock: Callable[[], datetime] = utc_now) -> None:
         self.path = path
         self.head_path = path.with_suffix(".head")
         self._clock = clock
+        self._known = _Good()
 
     def append(self, kind: str, details: Mapping[str, Scalar]) -> AuditEntry:
         """Add a line, whole and durable on return. Raises UsageError unless details are finite scalars."""
         _check_details(kind, details)
         with self._locked() as file:
-            entries = self._checked(file)
+            hashes = self._checked(file).hashes
             record: dict[str, Any] = {
-                "n": len(entries) + 1,
+                "n": len(hashes) + 1,
                 "time": self._clock().astimezone(UTC).isoformat(timespec="milliseconds"),
                 "kind": kind,
                 "details": dict(details),
-                "prev": entries[-1].hash if entries else GENESIS,
+                "prev": hashes[-1] if hashes else GENESIS,
             }
             record["hash"] = chain_hash(record)
             _write_line(file, canonical_json(record).encode() + b"\n")
@@ -71,14 +81,18 @@ class AuditLog:
 
     def read(self) -> tuple[AuditEntry, ...]:
         """All lines, verified, oldest first; none if nothing was ever logged."""
+        return tuple(entry_of(line) for line in self.lines())
+
+    def lines(self) -> list[bytes]:
+        """All lines as they stand in the file, verified, oldest first: for who looks at few of many."""
         if not self.path.exists() and read_head(self.head_path) is None:
-            return ()
+            return []
         with self._locked() as file:
-            return tuple(self._checked(file))
+            return self._checked(file).content.split(b"\n")[:-1]
 
     def verify(self) -> int:
         """Check every line, the chain and the head; return the number of lines."""
-        return len(self.read())
+        return len(self.lines())
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -99,25 +113,33 @@ class AuditLog:
         except OSError as error:
             raise from_os_error(error) from None
 
-    def _checked(self, file: int) -> list[AuditEntry]:
+    def _checked(self, file: int) -> _Good:
+        """What the file holds, found good. Only what was added since this object last looked is parsed."""
         with os.fdopen(os.dup(file), "rb") as reader:
             reader.seek(0)
-            lines = reader.read().split(b"\n")
-        tail = lines.pop()
-        entries: list[AuditEntry] = []
-        for number, line in enumerate(lines, start=1):
+            content = reader.read()
+        known = self._known if content.startswith(self._known.content) else _Good()
+        *lines, tail = content[len(known.content) :].split(b"\n")
+        hashes = list(known.hashes)
+        for number, line in enumerate(lines, start=len(hashes) + 1):
             entry = _parse(line)
-            prev = entries[-1].hash if entries else GENESIS
+            prev = hashes[-1] if hashes else GENESIS
             if entry is None or entry.n != number or entry.prev != prev:
                 raise LedgerError(f"line {number} of audit log '{self.path}' was edited, removed or moved", _DAMAGED)
-            entries.append(entry)
+            hashes.append(entry.hash)
         if tail:
-            raise LedgerError(f"line {len(lines) + 1} of audit log '{self.path}' is cut off", _DAMAGED)
+            raise LedgerError(f"line {len(hashes) + 1} of audit log '{self.path}' is cut off", _DAMAGED)
         head = read_head(self.head_path)
         if head is None:
             raise LedgerError(f"'{self.head_path}' is missing, so a log cut short could not be told", _DAMAGED)
-        check_head(head, [entry.hash for entry in entries], self.path)
-        return entries
+        check_head(head, hashes, self.path)
+        self._known = _Good(content, hashes)
+        return self._known
+
+
+def entry_of(line: bytes) -> AuditEntry:
+    """The entry of a line of ``AuditLog.lines``."""
+    return AuditEntry(**json.loads(line))
 
 
 def _parse(line: bytes) -> AuditEntry | None:

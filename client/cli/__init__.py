@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from client.cli import ledger, model, study
+from client.cli import account, ledger, model, study
 from client.cli.cohort import cohort
+from client.cli.console import console
 from client.cli.doctor import doctor
 from client.cli.explain import explain
 from client.cli.ingest import ingest
@@ -19,8 +20,10 @@ app.command()(ingest)
 app.command()(serve)
 app.command()(predict)
 app.command()(explain)
+app.command()(console)
 app.command()(doctor)
 app.command()(systemd)
+app.add_typer(account.app, name="account")
 app.add_typer(cohort, name="cohort")
 app.add_typer(study.app, name="study")
 app.add_typer(ledger.app, name="ledger")
