@@ -63,7 +63,7 @@ def curve(view: Viewer, points: list[Any], most: float) -> str:
         return ""
     from client.console.curve import spending_curve  # here: it brings the drawing library
 
-    return spending_curve(points, most, view.t("budget.curve"), view.t("budget.limit"))
+    return spending_curve(points, most, view.t("budget.curve"), view.t("budget.limit", most=f"{most:g}"))
 
 
 @router.get("/records/ledger")
@@ -90,8 +90,13 @@ def export(view: View, desk: AtDesk) -> Response:
 def in_words(view: Viewer, event: Event) -> str:
     """A charge in words: noise, how many steps or counts, and who was drawn."""
     if isinstance(event, SubsampledGaussian):
-        return view.t("event.steps", steps=event.steps, sigma=f"{event.sigma:.3g}", rate=f"{event.q:g}")
-    return view.t("event.counts", count=event.count, sigma=f"{event.sigma:.3g}")
+        return view.t(
+            "event.step" if event.steps == 1 else "event.steps",
+            steps=event.steps,
+            sigma=f"{event.sigma:.3g}",
+            rate=f"{event.q:g}",
+        )
+    return view.t("event.count" if event.count == 1 else "event.counts", count=event.count, sigma=f"{event.sigma:.3g}")
 
 
 def _text(entry: Entry, names: dict[str, str]) -> str:

@@ -19,7 +19,7 @@ def spending_curve(points: Sequence[Point], most: float, label: str, limit: str)
     times = [date2num(datetime.fromisoformat(point.time)) for point in points]  # type: ignore[no-untyped-call]
     values = [point.epsilon for point in points]
     with style():
-        figure, axes = new_figure(7.2, 2.3)
+        figure, axes = new_figure(10.6, 2.5)
         axes.axhline(most, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.annotate(
             limit, (0.005, most), xycoords=("axes fraction", "data"), xytext=(0, 4), textcoords="offset points"

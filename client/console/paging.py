@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
-ROWS = 50
+ROWS = 30
 LONGEST = 200
 """Characters of a search."""
 

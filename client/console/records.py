@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -27,7 +28,7 @@ def log(
 ) -> Response:
     """The lines that hold all words of ``q``, of one ``kind`` or of all."""
     lines, notes = desk.books.log()
-    sheet = Sheet.of(found(lines, q, kind), page)
+    sheet = Sheet.of(found(lines, q, kind, notes.names), page)
     entries = [entry_of(line) for line in sheet.rows]
     kinds = sorted((name, in_words(view, name), count) for name, count in notes.kinds.items())
     return view.show(
@@ -42,17 +43,19 @@ def log(
     )  # fmt: skip
 
 
-def found(lines: list[bytes], words: str, kind: str) -> list[bytes]:
+def found(lines: list[bytes], words: str, kind: str, names: Mapping[str, str]) -> list[bytes]:
     """The lines that hold every word, and are of ``kind`` unless that is "", the newest first.
 
-    Lines are ASCII, so a letter outside of it is looked for as the log spells it. Nothing is parsed.
+    A word that is in the name of a study (``names``, by digest) is also found where the study's digest is. Lines are
+    ASCII, so a letter outside of it is looked for as the log spells it. Nothing is parsed.
     """
-    wanted = [json.dumps(word)[1:-1].lower().encode() for word in words.split()]
     rows = lines
     if kind:
         mark = f'"kind":{json.dumps(kind)},'.encode()
         rows = [line for line in rows if mark in line]
-    if wanted:
+    for word in words.lower().split():
+        digests = [digest for digest, name in names.items() if word in name.lower()]
+        wanted = [json.dumps(word)[1:-1].lower().encode(), *(digest.encode() for digest in digests)]
         low = b"\n".join(rows).lower().split(b"\n") if rows else []
-        rows = [line for line, text in zip(rows, low, strict=True) if all(word in text for word in wanted)]
+        rows = [line for line, text in zip(rows, low, strict=True) if any(one in text for one in wanted)]
     return rows[::-1]
