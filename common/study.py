@@ -382,11 +382,18 @@ def study_from_json(text: str) -> Study:
 def load_study(path: Path) -> Study:
     """Read and validate ``path``. Raises StudyError naming the file, key and value."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise StudyError(f"study file '{path}' does not exist", "Give the path of a study.toml") from None
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"study file '{path}' can't be read ({error})") from None
+    return study_from_toml(text, str(path))
+
+
+def study_from_toml(text: str, source: str = "study") -> Study:
+    """Validate a study written as TOML. Raises StudyError naming ``source``, key and value."""
+    try:
+        content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise StudyError(f"study file '{path}' is not valid TOML: {error}") from None
-    return parse_study(content, str(path))
+        raise StudyError(f"study file '{source}' is not valid TOML: {error}") from None
+    return parse_study(content, source)

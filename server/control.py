@@ -7,6 +7,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Self
 
 import httpx
@@ -59,12 +60,14 @@ class Run:
 class KnownNode:
     """A node as the SuperLink knows it. ``id``: Flower's number. ``key``: its public key, PEM.
 
-    ``status``: ``registered``, ``online``, ``offline``, or ``unregistered``, which is for good.
+    ``status``: ``registered``, ``online``, ``offline``, or ``unregistered``, which is for good. ``seen``: until when
+    its last sign of life counted, ISO 8601, or "".
     """
 
     id: int
     key: bytes
     status: str
+    seen: str = ""
 
 
 class Control:
@@ -117,7 +120,7 @@ class Control:
         """Every node that was ever registered."""
         with self._asking("list its nodes"):
             found = self._client.ListNodes(ListNodesRequest()).nodes_info
-        return [KnownNode(node.node_id, node.public_key, node.status) for node in found]
+        return [KnownNode(node.node_id, node.public_key, node.status, _seen(node.online_until)) for node in found]
 
     def register(self, key: bytes, name: str) -> int:
         """Let the node with this public key (PEM) connect; its number. Flower takes no key twice."""
@@ -147,6 +150,11 @@ class Control:
                 f"({type(error).__name__})",
                 "See superlink/superlink.log; if it is another program, choose another port for control",
             ) from None
+
+
+def _seen(until: float) -> str:
+    """When a node's lease ended or ends; "" if it never had one."""
+    return datetime.fromtimestamp(until, UTC).isoformat() if until > 0 else ""
 
 
 def _status(status: object) -> str:

@@ -16,7 +16,7 @@ from flwr.supercore.constant import NodeStatus
 from common.errors import FedctError, RunError, from_os_error
 from common.files import exclusive
 from common.pki.keys import node_public_pem
-from server.control import Control, NotRunning
+from server.control import Control, KnownNode, NotRunning
 from server.registry import Node, Registry
 
 if TYPE_CHECKING:
@@ -98,7 +98,12 @@ def node_states(daemon: Daemon, registry: Registry) -> dict[str, str]:
 
     A site that the SuperLink has not been told of is left out. Raises as ``register_nodes``.
     """
+    return {site: node.status for site, node in known_nodes(daemon, registry).items()}
+
+
+def known_nodes(daemon: Daemon, registry: Registry) -> dict[str, KnownNode]:
+    """What the SuperLink knows of the node of each admitted site, as ``node_states``."""
     with daemon.control() as link:
-        known = {node.key: node.status for node in link.nodes()}
+        known = {node.key: node for node in link.nodes()}
     keys = {node.site: node_public_pem(node.key) for node in registry.admitted()}
     return {site: known[key] for site, key in keys.items() if key in known}

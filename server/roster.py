@@ -109,7 +109,7 @@ class Roster:
         """Enter what a node said; a name that is another's is not given twice."""
         if not from_node(answer):
             return  # lost on its way: it is asked again
-        site, code = self._judge(node, admitted, answer)
+        site, code, release = self._judge(node, admitted, answer)
         self._busy.discard(node)
         self._unready = {n: (name, why) for n, (name, why) in self._unready.items() if n != node and name != site}
         if code:
@@ -117,23 +117,23 @@ class Roster:
             self._unready[node] = (site, code)
         else:
             self._sites = {other: name for other, name in self._sites.items() if name != site} | {node: site}
-        self._note("hello", site=site, ready=not code, reason=code)
+        self._note("hello", site=site, ready=not code, reason=code, release=release)
 
-    def _judge(self, node: int, admitted: str, answer: Message) -> tuple[str, str]:
-        """The site to enter the node as, and the code why it is not ready, or ""."""
+    def _judge(self, node: int, admitted: str, answer: Message) -> tuple[str, str, str]:
+        """The site to enter the node as, the code why it is not ready, or "", and its release of fedct, if it said one."""
         stranger = admitted or f"node-{node}"
         try:
             if answer.has_error():
                 raise RunError("node error")
             hello = Hello.from_config(config_of(answer))
         except (FedctError, KeyError, TypeError):
-            return stranger, "bad-hello"
+            return stranger, "bad-hello", ""
         if admitted and hello.site == NAMELESS and not hello.ready:
-            return admitted, hello.code
+            return admitted, hello.code, hello.release
         if admitted and hello.site != admitted:
-            return stranger, "wrong-site"
+            return stranger, "wrong-site", hello.release
         others = [name for other, name in self._sites.items() if other != node]
         others += [name for other, (name, _) in self._unready.items() if other != node]
         if not admitted and hello.site in others:
-            return stranger, "name-taken"
-        return hello.site, "" if hello.ready else hello.code or "not-ready"
+            return stranger, "name-taken", hello.release
+        return hello.site, "" if hello.ready else hello.code or "not-ready", hello.release

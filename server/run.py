@@ -141,6 +141,8 @@ class _Attempt:
             "round",
             **record.model_dump(mode="json", include={"round", "seconds", "model_round"}),
             accuracy=_accuracy(record.metrics),
+            took_part=outcome.answered,
+            missed=[[p.site, p.status, p.reason] for p in record.participation if p.status != "ok"],
             of=self._study.federation.rounds,
         )
 

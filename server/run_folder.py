@@ -146,6 +146,17 @@ class RunFolder:
         end = data.rfind(b"\n") + 1
         return [event for line in data[:end].splitlines() if (event := _parse(line))], position + end
 
+    def busy(self) -> bool:
+        """Whether a process works in the folder."""
+        try:
+            with (self.inner / "lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # freed with the file; who comes now tries again
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     @contextmanager
     def alone(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         """Hold the run's lock, which the system frees when the process ends, however it ends.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from common.errors import RunError, UsageError
 from server.control import Run
+from server.history import History, history
 from server.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -59,13 +60,15 @@ def standings(daemon: Daemon) -> list[Standing]:
 
 def standing(name: str, folder: RunFolder, known: Mapping[int, Run] | None) -> Standing:
     """How one run stands. ``known``: the SuperLink's runs, or None when there is none to ask."""
-    rounds = folder.study().federation.rounds
-    events, _ = folder.events()
-    done = max((int(event["round"]) for event in events if event["event"] == "round"), default=0)
-    ends = [event for event in _of_last_attempt(events) if event["event"] == "end"]
-    if ends:
-        state: State = "finished" if ends[0]["outcome"] == "finished" else "failed"
-        return Standing(name, state, done, rounds, ends[0]["reason"])
+    return judge(name, folder, folder.study().federation.rounds, history(folder), known)
+
+
+def judge(name: str, folder: RunFolder, rounds: int, past: History, known: Mapping[int, Run] | None) -> Standing:
+    """``standing`` of a run of so many ``rounds`` whose events were read already."""
+    done = past.done
+    if past.end is not None:
+        state: State = "finished" if past.end["outcome"] == "finished" else "failed"
+        return Standing(name, state, done, rounds, past.end["reason"])
     if known is None:
         return Standing(name, "unknown", done, rounds, "")
     run = known.get(flower_run(folder))
@@ -89,26 +92,15 @@ class UnderWay:
 
 def under_way(folder: RunFolder) -> UnderWay | None:
     """The round that the run's newest attempt is in; None before it asks anybody, between rounds and after the end."""
-    asked: dict[str, None] = {}
-    answered: dict[str, None] = {}
-    round_, final = 0, False
-    for event in folder.events()[0]:
-        kind = event["event"]
-        if kind in ("round", "end", "begin", "resumed"):
-            asked, answered = {}, {}
-        elif kind == "asked":
-            asked[event["site"]], round_, final = None, event["round"], event["what"] == "evaluate"
-        elif kind == "reply" and event["site"] in asked:
-            answered[event["site"]] = None
-    return UnderWay(round_, final, tuple(asked), tuple(answered)) if asked else None
+    past = history(folder)
+    asked = [place for place in past.places.values() if place.since]
+    answered = tuple(place.site for place in asked if place.doing not in ("working", "gone"))
+    return UnderWay(past.number, past.final, tuple(place.site for place in asked), answered) if asked else None
 
 
 def attempts(folder: RunFolder) -> int:
     """How often the run was resumed since a round was last completed."""
-    count = 0
-    for event in folder.events()[0]:
-        count = 0 if event["event"] == "round" else count + (event["event"] == "resumed")
-    return count
+    return history(folder).attempts
 
 
 def stop_run(daemon: Daemon, name: str) -> bool:
@@ -127,8 +119,3 @@ def flower_run(folder: RunFolder) -> int:
         return folder.launch().flower_run
     except RunError:
         return 0
-
-
-def _of_last_attempt(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    resumed = [index for index, event in enumerate(events) if event["event"] == "resumed"]
-    return events[resumed[-1] :] if resumed else events

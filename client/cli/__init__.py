@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from client.cli import account, ledger, model, study
+from client.cli import ledger, model, study
+from client.cli.account import account
 from client.cli.cohort import cohort
 from client.cli.console import console
 from client.cli.doctor import doctor
@@ -21,9 +22,9 @@ app.command()(serve)
 app.command()(predict)
 app.command()(explain)
 app.command()(console)
+app.command()(account)
 app.command()(doctor)
 app.command()(systemd)
-app.add_typer(account.app, name="account")
 app.add_typer(cohort, name="cohort")
 app.add_typer(study.app, name="study")
 app.add_typer(ledger.app, name="ledger")

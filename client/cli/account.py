@@ -3,63 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from common.console import say
 
-if TYPE_CHECKING:
-    from common.web.accounts import Accounts
 
-app = typer.Typer(help="Accounts of the site's page.", no_args_is_help=True)
-
-SiteOption = Annotated[Path, typer.Option("--site", help="The site folder; by default this one.")]
-NameArgument = Annotated[str, typer.Argument(help="The person's name on the page.")]
-HERE = Path()
-
-
-@app.command()
-def put(
-    name: NameArgument,
-    role: Annotated[str, typer.Option(help="viewer looks, operator also scans, approver also decides on studies.")],
-    site: SiteOption = HERE,
-    password_file: Annotated[
-        Path | None, typer.Option(help="A file that holds the password; by default it is asked for.")
-    ] = None,
+def account(
+    name: Annotated[str, typer.Argument(help="The person's name: small letters and digits.")],
+    site: Annotated[Path, typer.Option(help="The site folder; by default this one.")] = Path(),
+    role: Annotated[
+        str, typer.Option(help="viewer looks, operator also scans and adds studies, approver also decides on them.")
+    ] = "viewer",
+    password_file: Annotated[Path | None, typer.Option(help="File with the password; else asked for.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="End the account, and its sessions.")] = False,
 ) -> None:
-    """Add a person, or give one another role and password."""
-    from common.web.accounts import role_of
-
-    accounts, wanted = _accounts(site), role_of(role)
-    if password_file is None:
-        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-    else:
-        password = password_file.read_text(encoding="utf-8").rstrip("\r\n")
-    accounts.put(name, wanted, password)
-    say(f"{accounts.path}: '{name}' is {wanted}")
-
-
-@app.command()
-def remove(name: NameArgument, site: SiteOption = HERE) -> None:
-    """Remove a person, who is logged out at once."""
-    accounts = _accounts(site)
-    accounts.remove(name)
-    say(f"{accounts.path}: '{name}' is removed")
-
-
-@app.command(name="list")
-def show(site: SiteOption = HERE) -> None:
-    """Show the accounts and their roles."""
-    found = _accounts(site).read()
-    for name in sorted(found):
-        say(f"{name}: {found[name].role}")
-    if not found:
-        say("No accounts: the page lets in whoever holds the link that 'fedct-site console' prints")
-
-
-def _accounts(folder: Path) -> Accounts:
+    """Give a person an account on the site's page, or another role and password; or take it away."""
     from client.site import load_site
-    from common.web.accounts import FILE, Accounts
+    from common.web.accounts import FILE, Accounts, role_of
+    from common.web.password import password_from
 
-    return Accounts(load_site(folder).folder / FILE)
+    accounts = Accounts(load_site(site).folder / FILE)
+    if remove:
+        accounts.remove(name)
+        say(f"'{name}' has no account any more")
+        return
+    wanted = role_of(role)
+    accounts.put(name, wanted, password_from(password_file))
+    say(f"'{name}' may use the page as {wanted}; a page that is being served without accounts has to be started anew")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from common.console import command_line, run_cli
+from server.cli.account import account
 from server.cli.admit import admit
+from server.cli.dashboard import dashboard
 from server.cli.export import export
 from server.cli.init import init
 from server.cli.invite import invite
@@ -24,7 +26,8 @@ from server.cli.stop import stop
 app = command_line("The coordinator: its keys, the sites it invites, and the studies it signs and runs.")
 enrolment = (init, invite, admit, revoke, renew, status)
 studies = (sign, start, launch, runs, rounds, logs, stop, resume, model, export, pretrain)
-for command in (*enrolment, *studies):
+pages = (dashboard, account)
+for command in (*enrolment, *studies, *pages):
     app.command()(command)
 
 

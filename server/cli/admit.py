@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from common.console import confirm, say
 from common.errors import UsageError
 from server.cli.options import HERE, FolderOption, now
-
-if TYPE_CHECKING:
-    from server.coordinator import Coordinator
 
 
 def admit(
@@ -24,6 +21,7 @@ def admit(
     from common.pki.documents import MOST_BYTES
     from common.pki.request import open_request
     from server.coordinator import open_coordinator
+    from server.enrolment import tell_superlink
     from server.registry import Registry
 
     opened = open_coordinator(folder)
@@ -37,19 +35,4 @@ def admit(
         confirm("Does the hospital read out the same?", "Compare it with the hospital by telephone, then give --yes")
     node = Registry(opened.registry_file).admit(content, now())
     say(f"Site '{node.site}' is admitted")
-    tell_superlink(opened)
-
-
-def tell_superlink(opened: Coordinator) -> None:
-    """Have a running SuperLink know the nodes of the registry, and say what became of it."""
-    from server.control import NotRunning
-    from server.daemon import daemon_of
-    from server.nodes import register_nodes
-    from server.registry import Registry
-
-    try:
-        done = register_nodes(daemon_of(opened), Registry(opened.registry_file))
-    except NotRunning:
-        say("The SuperLink is not running; it learns of this when it starts")
-    else:
-        say(f"The SuperLink knows {len(done.nodes)} nodes ({done.added} new, {done.removed} removed)")
+    say(tell_superlink(opened))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Annotated
 
@@ -19,24 +18,12 @@ def invite(
 ) -> None:
     """Write an invitation that one hospital can use once. A former one that it did not use is withdrawn."""
     from common.files import write_atomic
-    from common.pki.invitation import make_invitation, sign_invitation
-    from server.coordinator import open_coordinator, read_file
-    from server.registry import Registry, site_name
+    from server.coordinator import open_coordinator
+    from server.enrolment import invite as make
 
-    opened = open_coordinator(folder)
-    key, moment = opened.study_key(), now()
-    invitation = make_invitation(
-        coordinator=opened.config.title,
-        address=opened.config.address,
-        authority=read_file(opened.authority_file).decode("utf-8", "replace"),
-        study_key=key,
-        site=site_name(title),
-        title=title,
-        now=moment,
-        random=secrets.token_bytes,
-    )
-    Registry(opened.registry_file).invite(invitation, moment)
-    write_atomic(out_file.absolute(), sign_invitation(invitation, key).encode())
+    made = make(open_coordinator(folder), title, now())
+    invitation = made.invitation
+    write_atomic(out_file.absolute(), made.document.encode())
     say(f"{out_file}: invitation of site '{invitation.site}', to be used once until {invitation.expires}")
     say("Send it to the hospital alone: whoever holds it first can join in its place")
     say(f"When the hospital calls, compare the coordinator's fingerprint: {invitation.fingerprint}")

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from common.console import say
-from server.cli.admit import tell_superlink
 from server.cli.options import HERE, FolderOption, now
 
 
@@ -16,9 +15,10 @@ def revoke(
 ) -> None:
     """End a site's node for good, and withdraw invitations that it has not used."""
     from server.coordinator import open_coordinator
+    from server.enrolment import tell_superlink
     from server.registry import Registry
 
     opened = open_coordinator(folder)
     Registry(opened.registry_file).revoke(site, now())
     say(f"Site '{site}' is revoked; to take part again it needs a new invitation and makes a new key")
-    tell_superlink(opened)
+    say(tell_superlink(opened))

@@ -6,7 +6,7 @@ policy forbids the rest. All text is escaped, names of sites and classes include
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -17,6 +17,8 @@ from server.report import figures, story, words
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from jinja2 import Environment
 
     from server.results import Estimate, Metrics, Results
 
@@ -52,33 +54,50 @@ def render_report(results: Results, out: Path) -> Path:
 
 def page(results: Results) -> str:
     """The page as text."""
+    return _environment().get_template("report.html.j2").render(_values(results))
+
+
+def body(results: Results) -> str:
+    """What stands between the page's head and its foot, for another page to hold."""
+    template = _environment().get_template("report.html.j2")
+    return "".join(template.blocks["body"](template.new_context(_values(results))))
+
+
+def _environment() -> Environment:
     environment = page_environment("server.report")
     environment.globals.update(words=words, value=words.value, interval=words.interval, basis=words.basis)
+    return environment
+
+
+def _values(results: Results) -> dict[str, Any]:
+    """What the template shows."""
     pooled = results.final.pooled
-    return environment.get_template("report.html.j2").render(
-        results=results,
-        title=words.title(results),
-        warning=story.outcome(results),
-        summary=story.summary(results),
-        key_figures=story.key_figures(results),
-        facts=words.study_facts(results),
-        missed=story.missed(results),
-        privacy=story.privacy(results),
-        left_hospital=story.left_hospital(results),
-        limits=story.limits(results),
-        figures={name: Markup(text) for name, text in _figures(results).items()},  # noqa: S704 - made by svg.to_svg
-        models=[(key, label) for key, label, _ in figures.MODELS if key == "federated" or key in results.comparisons],
-        rows=_hospital_rows(results),
-        overall=_overall(results) if pooled else [],
-        shared_fields=SHARED_FIELDS,
-        calibration_fields=CALIBRATION_FIELDS,
-        class_fields=CLASS_FIELDS,
-        calibration=story.calibration(results),
-        traffic=_traffic(results),
-    )
+    return {
+        "results": results,
+        "title": words.title(results),
+        "warning": story.outcome(results),
+        "summary": story.summary(results),
+        "key_figures": story.key_figures(results),
+        "facts": words.study_facts(results),
+        "missed": story.missed(results),
+        "privacy": story.privacy(results),
+        "left_hospital": story.left_hospital(results),
+        "limits": story.limits(results),
+        "figures": {name: Markup(text) for name, text in figures_of(results).items()},  # noqa: S704 - made by svg.to_svg
+        "models": [
+            (key, label) for key, label, _ in figures.MODELS if key == "federated" or key in results.comparisons
+        ],
+        "rows": _hospital_rows(results),
+        "overall": _overall(results) if pooled else [],
+        "shared_fields": SHARED_FIELDS,
+        "calibration_fields": CALIBRATION_FIELDS,
+        "class_fields": CLASS_FIELDS,
+        "calibration": story.calibration(results),
+        "traffic": _traffic(results),
+    }
 
 
-def _figures(results: Results) -> dict[str, str]:
+def figures_of(results: Results) -> dict[str, str]:
     """The figures that this run has something for, by name."""
     pooled = results.final.pooled
     found = {}

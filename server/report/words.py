@@ -188,11 +188,15 @@ def get(study: dict[str, Any], path: str, default: Any = None) -> Any:
 
 def study_facts(results: Results) -> list[tuple[str, str]]:
     """What was done, as pairs of heading and sentence."""
-    study = results.study
+    return plan_facts(results.study, results.data)
+
+
+def plan_facts(study: dict[str, Any], data: str) -> list[tuple[str, str]]:
+    """A study in plain words, as pairs of heading and sentence. ``data``: where the data come from, or empty."""
     facts = [("Task", _task(study)), ("Input", _input(study)), ("Model", _model(study))]
     facts += [("Training", _training(study)), ("Held out", _held_out(study))]
-    if results.data:
-        facts.insert(0, ("Data", results.data))
+    if data:
+        facts.insert(0, ("Data", data))
     return [(heading, text) for heading, text in facts if text]
 
 

@@ -115,7 +115,7 @@ def test_something_else_at_the_operators_port_is_said_after_the_site_is_admitted
     def refuses(*_, **__):
         raise RunError("Flower did not register the nodes")
 
-    monkeypatch.setattr("server.nodes.register_nodes", refuses)
+    monkeypatch.setattr("server.enrolment.register_nodes", refuses)
     answer(tmp_path)
     assert call("admit", "st-anna.request", "--dir", "here", "--yes")[0] == RunError.exit_code
     assert json.loads(call("status", "--dir", "here", "--json")[1])["sites"][0]["standing"] == "admitted"
