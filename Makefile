@@ -31,6 +31,7 @@ check: lint
 demo: env
 	$(BIN)/fedct-sim phantom --patients 240 --sites 4 --seed 1 --out $(DEMO)/sites
 	$(BIN)/fedct-sim run simulations/scenarios/demo.toml --sites $(DEMO)/sites --out $(DEMO)/out --compare local,central
+	@echo "To look at it in a browser: $(BIN)/fedct-coordinator dashboard --run $(DEMO)/out"
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
