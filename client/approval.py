@@ -12,18 +12,20 @@ runs that is not on the log. An approval is one file in ``approved/``, made here
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 from client.audit_log import AuditLog
 from client.budget import Forecast, forecast, site_ledger
+from client.chain import Scalar
 from client.ingest.cohort import open_cohort
-from client.ledger import utc_now
+from client.ledger import Ledger, utc_now
 from client.policy import check_study
 from client.site import Site
-from common.errors import BudgetExceeded, DataError, TrustError
-from common.study import Study
+from common.errors import BudgetExceeded, DataError, StudyError, TrustError
+from common.study import Study, study_from_json
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,24 @@ class Review:
     forecast: Forecast
 
 
-def review(site: Site, study: Study, signature: str) -> Review:
-    """Look at a study without changing anything. ``signature``: the line of the ``.sig`` file, "" if there is none."""
+def review(site: Site, study: Study, signature: str, ledger: Ledger | None = None) -> Review:
+    """Look at a study without changing anything.
+
+    ``signature``: the line of the ``.sig`` file, "" if there is none. ``ledger``: the site's, if it is open already.
+    """
     problem = ""
     try:
         site.check_signature(study, signature)
     except TrustError as error:
         problem = error.message
-    return Review(problem, _cohort_size(site, study), forecast(site, study, site_ledger(site)))
+    return Review(problem, cohort_size(site, study), forecast(site, study, ledger or site_ledger(site)))
 
 
-def approve(site: Site, study: Study, signature: str, clock: Callable[[], datetime] = utc_now) -> None:
-    """Agree to a study. Raises TrustError, PolicyRefusal or BudgetExceeded at the first check that fails."""
+def approve(site: Site, study: Study, signature: str, clock: Callable[[], datetime] = utc_now, *, by: str = "") -> None:
+    """Agree to a study; the log says ``by`` whom, if that is known.
+
+    Raises TrustError, PolicyRefusal or BudgetExceeded at the first check that fails.
+    """
     site.check_signature(study, signature)
     check_study(study, site.config.policy, approved=True, round_=1)
     cost = forecast(site, study, site_ledger(site))
@@ -68,22 +76,36 @@ def approve(site: Site, study: Study, signature: str, clock: Callable[[], dateti
             f"policy.max_epsilon is {cost.max_epsilon:g} at delta {cost.delta:g}",
             "Agree on fewer rounds or a smaller epsilon, or raise max_epsilon in site.toml",
         )
-    AuditLog(site.audit_file, clock).append(
-        "study-approved", {"study": study.digest, "name": study.name, "epsilon": cost.whole}
-    )
+    details: dict[str, Scalar] = {"study": study.digest, "name": study.name, "epsilon": cost.whole}
+    AuditLog(site.audit_file, clock).append("study-approved", details | _by(by))
     site.approve(study, signature)
 
 
-def refuse(site: Site, study: Study, clock: Callable[[], datetime] = utc_now) -> bool:
-    """Refuse a study, and take back an approval if there is one; whether there was."""
+def refuse(site: Site, study: Study, clock: Callable[[], datetime] = utc_now, *, by: str = "") -> bool:
+    """Refuse a study, and take back an approval if there is one; whether there was. The log says ``by`` whom."""
     had = site.withdraw(study)
-    AuditLog(site.audit_file, clock).append(
-        "study-refused", {"study": study.digest, "name": study.name, "was_approved": had}
-    )
+    details: dict[str, Scalar] = {"study": study.digest, "name": study.name, "was_approved": had}
+    AuditLog(site.audit_file, clock).append("study-refused", details | _by(by))
     return had
 
 
-def _cohort_size(site: Site, study: Study) -> CohortSize | None:
+def approved(site: Site) -> tuple[Study, ...]:
+    """The studies whose approval holds, by name."""
+    found = []
+    for path in (site.folder / "approved").glob("*.json"):
+        with contextlib.suppress(OSError, UnicodeDecodeError, StudyError):
+            study = study_from_json(path.read_text(encoding="utf-8"))
+            if study.digest == path.stem and site.is_approved(study):
+                found.append(study)
+    return tuple(sorted(found, key=lambda study: (study.name, study.digest)))
+
+
+def _by(name: str) -> dict[str, Scalar]:
+    return {"by": name} if name else {}
+
+
+def cohort_size(site: Site, study: Study) -> CohortSize | None:
+    """How many patients take part; None until the study's data are ingested, or if they can't be used."""
     try:
         cohort = open_cohort(site, study)
     except DataError:

@@ -27,16 +27,19 @@ def plain(text: str) -> str:
 
 def lines(site: Site, study: Study, review: Review) -> list[str]:
     """What the study would do, with whose data, what would leave, and how it stands with the site's policy."""
+    found = _heading(site, study, review)
+    for heading, words in sections(site, study, review.cohort):
+        found += [heading, *(f"  {line}" for line in words)]
+    return found
+
+
+def sections(site: Site, study: Study, cohort: CohortSize | None) -> list[tuple[str, list[str]]]:
+    """The same without its head: a heading and its sentences each."""
     return [
-        *_heading(site, study, review),
-        "What it does",
-        *(f"  {line}" for line in _work(study)),
-        "With whose data",
-        *(f"  {line}" for line in _data(site, study, review.cohort)),
-        "What leaves the hospital",
-        *(f"  {line}" for line in _releases(site, study)),
-        "This site's limits",
-        *(f"  {line}" for line in _limits(site, study)),
+        ("What it does", _work(study)),
+        ("With whose data", _data(site, study, cohort)),
+        ("What leaves the hospital", _releases(site, study)),
+        ("This site's limits", _limits(site, study)),
     ]
 
 

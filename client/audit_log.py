@@ -15,7 +15,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,29 +45,39 @@ class AuditEntry:
     hash: str
 
 
+@dataclass(frozen=True)
+class _Good:
+    """Content of the file that was found good, and the hash of each of its lines."""
+
+    content: bytes = b""
+    hashes: Sequence[str] = ()
+
+
 class AuditLog:
     """The audit log in ``path``; made, mode 0600, by the first append.
 
     Methods raise LedgerError, naming the first bad line, when what they check was tampered with or ends in a part of a
-    line, and StorageError when the disk can't be read or written.
+    line, and StorageError when the disk can't be read or written. Bytes that this object found good once are compared
+    with what the file holds and not parsed again.
     """
 
     def __init__(self, path: Path, clock: Callable[[], datetime] = utc_now) -> None:
         self.path = path
         self.head_path = path.with_suffix(".head")
         self._clock = clock
+        self._known = _Good()
 
     def append(self, kind: str, details: Mapping[str, Scalar]) -> AuditEntry:
         """Add a line, whole and durable on return. Raises UsageError unless details are finite scalars."""
         _check_details(kind, details)
         with self._locked() as file:
-            last = self._last(file)
+            count, last = self._last(file)
             record: dict[str, Any] = {
-                "n": last.n + 1 if last else 1,
+                "n": count + 1,
                 "time": self._clock().astimezone(UTC).isoformat(timespec="milliseconds"),
                 "kind": kind,
                 "details": dict(details),
-                "prev": last.hash if last else GENESIS,
+                "prev": last,
             }
             record["hash"] = chain_hash(record)
             _write_line(file, canonical_json(record).encode() + b"\n")
@@ -76,14 +86,18 @@ class AuditLog:
 
     def read(self) -> tuple[AuditEntry, ...]:
         """All lines, verified, oldest first; none if nothing was ever logged."""
+        return tuple(entry_of(line) for line in self.lines())
+
+    def lines(self) -> list[bytes]:
+        """All lines as they stand in the file, verified, oldest first: for who looks at few of many."""
         if not self.path.exists() and read_head(self.head_path) is None:
-            return ()
+            return []
         with self._locked() as file:
-            return tuple(self._checked(file))
+            return self._checked(file).content.split(b"\n")[:-1]
 
     def verify(self) -> int:
         """Check every line, the chain and the head; return the number of lines."""
-        return len(self.read())
+        return len(self.lines())
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -104,33 +118,41 @@ class AuditLog:
         except OSError as error:
             raise from_os_error(error) from None
 
-    def _last(self, file: int) -> AuditEntry | None:
-        """The last entry, None for an empty log; all is checked unless it fits the head, which is at most one behind."""
+    def _last(self, file: int) -> tuple[int, str]:
+        """Number and hash of the last entry; all is checked unless it fits the head, which is at most one behind."""
         last, head = _parse(_last_line(file)), read_head(self.head_path)
         if last and head and (head.count, head.hash) in ((last.n, last.hash), (last.n - 1, last.prev)):
-            return last
-        entries = self._checked(file)
-        return entries[-1] if entries else None
+            return last.n, last.hash
+        hashes = self._checked(file).hashes
+        return (len(hashes), hashes[-1]) if hashes else (0, GENESIS)
 
-    def _checked(self, file: int) -> list[AuditEntry]:
+    def _checked(self, file: int) -> _Good:
+        """What the file holds, found good. Only what was added since this object last looked is parsed."""
         with os.fdopen(os.dup(file), "rb") as reader:
             reader.seek(0)
-            lines = reader.read().split(b"\n")
-        tail = lines.pop()
-        entries: list[AuditEntry] = []
-        for number, line in enumerate(lines, start=1):
+            content = reader.read()
+        known = self._known if content.startswith(self._known.content) else _Good()
+        *lines, tail = content[len(known.content) :].split(b"\n")
+        hashes = list(known.hashes)
+        for number, line in enumerate(lines, start=len(hashes) + 1):
             entry = _parse(line)
-            prev = entries[-1].hash if entries else GENESIS
+            prev = hashes[-1] if hashes else GENESIS
             if entry is None or entry.n != number or entry.prev != prev:
                 raise LedgerError(f"line {number} of audit log '{self.path}' was edited, removed or moved", _DAMAGED)
-            entries.append(entry)
+            hashes.append(entry.hash)
         if tail:
-            raise LedgerError(f"line {len(lines) + 1} of audit log '{self.path}' is cut off", _DAMAGED)
+            raise LedgerError(f"line {len(hashes) + 1} of audit log '{self.path}' is cut off", _DAMAGED)
         head = read_head(self.head_path)
         if head is None:
             raise LedgerError(f"'{self.head_path}' is missing, so a log cut short could not be told", _DAMAGED)
-        check_head(head, [entry.hash for entry in entries], self.path)
-        return entries
+        check_head(head, hashes, self.path)
+        self._known = _Good(content, hashes)
+        return self._known
+
+
+def entry_of(line: bytes) -> AuditEntry:
+    """The entry of a line of ``AuditLog.lines``."""
+    return AuditEntry(**json.loads(line))
 
 
 def _last_line(file: int) -> bytes:

@@ -26,7 +26,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from client.chain import EMPTY, GENESIS, Head, Scalar, chain_hash, check_head, read_head, write_head
 from common.errors import BudgetExceeded, FedctError, LedgerError, StorageError, UsageError, from_os_error
@@ -95,14 +95,16 @@ class Ledger:
     """The ledger in ``path``; made, mode 0600, when neither it nor its head exists.
 
     Every method raises LedgerError when the chain, the head or the file is not what it must be, naming
-    the first bad row, and StorageError when the disk can't be read or written. Epsilons are per patient,
-    add or remove one, by PLD.
+    the first bad row, and StorageError when the disk can't be read or written. Rows that this object found
+    good once are compared with what the file holds and not parsed again. Epsilons are per patient, add or
+    remove one, by PLD.
     """
 
     def __init__(self, path: Path, clock: Callable[[], datetime] = utc_now) -> None:
         self.path = path
         self.head_path = path.with_suffix(".head")
         self._clock = clock
+        self._known: tuple[list[tuple[Any, ...]], list[Entry]] = ([], [])  # rows found good, and what they say
         if read_head(self.head_path) is None and not self._exists():
             self._create()
         with self._locked() as database:
@@ -264,10 +266,11 @@ class Ledger:
         schema = database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
         if [sql for (sql,) in schema] != list(_SCHEMA):
             raise LedgerError(f"the tables or triggers of ledger '{self.path}' were altered", _DAMAGED)
-        entries: list[Entry] = []
-        prev = GENESIS
-        rows = database.execute(f"SELECT {', '.join(_COLUMNS)} FROM entry ORDER BY id")  # noqa: S608 - constants only
-        for number, row in enumerate(rows, start=1):
+        rows = database.execute(f"SELECT {', '.join(_COLUMNS)} FROM entry ORDER BY id").fetchall()  # noqa: S608 - constants only
+        known, entries = self._known
+        entries = list(entries) if rows[: len(known)] == known else []
+        prev = entries[-1].hash if entries else GENESIS
+        for number, row in enumerate(rows[len(entries) :], start=len(entries) + 1):
             record = dict(zip(_COLUMNS[:-1], row, strict=False))
             if row[0] != number or record["prev"] != prev or row[-1] != chain_hash(record):
                 raise LedgerError(f"row {number} of ledger '{self.path}' was edited, removed or moved", _DAMAGED)
@@ -277,6 +280,7 @@ class Ledger:
                 raise LedgerError(f"row {number} of ledger '{self.path}': {error.message}", _DAMAGED) from None
             prev = row[-1]
             entries.append(Entry(**{**record, "events": events}, hash=prev))
+        self._known = (rows, entries)
         return entries
 
     def _checked(self, database: sqlite3.Connection) -> list[Entry]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from client.cli import ledger, model, study
+from client.cli.account import account
 from client.cli.cohort import cohort
+from client.cli.console import console
 from client.cli.doctor import doctor
 from client.cli.explain import explain
 from client.cli.ingest import ingest
@@ -19,6 +21,8 @@ app.command()(ingest)
 app.command()(serve)
 app.command()(predict)
 app.command()(explain)
+app.command()(console)
+app.command()(account)
 app.command()(doctor)
 app.command()(systemd)
 app.add_typer(cohort, name="cohort")

@@ -69,7 +69,7 @@ def render_page(report: IngestReport, study: Study, tiles: Sequence[Tile]) -> st
         reading=READING[study.input.view],
         settings=settings_in_words(study.input),
         most=max((one.patients for one in report.classes.values()), default=0) or 1,
-        values=_values(report.distributions),
+        values=values_shown(report.distributions),
         hu=hu_figure(report.distributions, study.input),
     )
 
@@ -143,7 +143,7 @@ def _sheet(tiles: Sequence[Tile], study: Study) -> list[tuple[str, list[tuple[Ti
     ]
 
 
-def _values(distributions: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, int, int]]]]:
+def values_shown(distributions: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, int, int]]]]:
     """Of each distribution its heading, and value, number and share of the largest in percent."""
     headings = {
         "vendor": "Vendor",

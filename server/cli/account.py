@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from common.console import say
-from common.errors import UsageError
 from server.cli.options import HERE, FolderOption
 
 
@@ -21,6 +20,7 @@ def account(
 ) -> None:
     """Give a person an account on the page, or another role and password; or take it away."""
     from common.web.accounts import FILE, Accounts, role_of
+    from common.web.password import password_from
     from server.coordinator import open_coordinator
 
     accounts = Accounts(open_coordinator(folder).folder / FILE)
@@ -29,19 +29,5 @@ def account(
         say(f"'{name}' has no account any more")
         return
     wanted = role_of(role)
-    accounts.put(name, wanted, _password(password_file))
+    accounts.put(name, wanted, password_from(password_file))
     say(f"'{name}' may use the page as {wanted}; a page that is being served without accounts has to be started anew")
-
-
-def _password(file: Path | None) -> str:
-    if file is not None:
-        try:
-            return file.read_text(encoding="utf-8").rstrip("\r\n")
-        except FileNotFoundError:
-            raise UsageError(f"password file '{file}' does not exist", "Give a file with one line") from None
-    import sys
-
-    if not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask for the password", "Give --password-file")
-    asked: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    return asked

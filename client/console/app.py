@@ -1,0 +1,90 @@
+"""The site's page put together, and served until it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+from fastapi import APIRouter, FastAPI
+from starlette.responses import RedirectResponse, Response
+
+from client.console import budget, cohorts, health, records, releases, studies
+from client.console.desk import Desk
+from client.console.journal import SiteJournal
+from client.site import Site
+from common.errors import FedctError
+from common.web.page import Page, page_app
+from common.web.serve import Exposure, listen, serve
+
+NAV = (
+    ("/studies", "nav.studies"),
+    ("/budget", "nav.budget"),
+    ("/cohorts", "nav.cohorts"),
+    ("/releases", "nav.releases"),
+    ("/records", "nav.records"),
+    ("/health", "nav.health"),
+)
+STOP_SECONDS = 30.0
+
+router = APIRouter()
+for part in (studies, budget, cohorts, releases, records, health):
+    router.include_router(part.router)
+
+
+@router.get("/")
+def home() -> Response:
+    """The first place."""
+    return RedirectResponse("/studies", 303)
+
+
+def site_app(site: Site, where: Exposure, say: Callable[[str], None]) -> FastAPI:
+    """The application of one site's page."""
+    desk = Desk(site.folder)
+    page = Page(
+        title=site.config.title or site.name,
+        package="client.console",
+        nav=NAV,
+        hosts=where.names,
+        port=where.port,
+        origin=where.origin,
+        accounts=where.accounts,
+        secure=where.secure,
+        audit=SiteJournal(desk.books.audit),
+        say=say,
+    )
+    app = page_app(page, router)
+    app.state.desk = desk
+    return app
+
+
+def run(site: Site, where: Exposure, say: Callable[[str], None]) -> None:
+    """Serve the page until SIGTERM or Ctrl-C. Raises UsageError when the port is taken."""
+    from dataclasses import replace
+
+    listener = listen(where.host, where.port)
+    where = replace(where, port=listener.getsockname()[1])
+    app = site_app(site, where, say)
+
+    def ready() -> None:
+        link = where.origin if where.accounts else app.state.door.link
+        say(f"The page of site '{site.name}': {link}")
+
+    with _at_work(app.state.desk):
+        serve(app, listener, where, ready)
+
+
+@contextlib.contextmanager
+def _at_work(desk: Desk) -> Iterator[None]:
+    """Read the records before somebody asks for them, and have no scan go on when the page has ended."""
+
+    def read() -> None:
+        with contextlib.suppress(FedctError):  # the pages say what is wrong with them
+            desk.books.log()
+            desk.books.entries()
+
+    threading.Thread(target=read, name="records", daemon=True).start()
+    try:
+        yield
+    finally:
+        desk.scan.stop(STOP_SECONDS)
