@@ -136,7 +136,8 @@ class Model(_Frozen):
 
     For a file, ``initial_sha256`` binds the study to its bytes. ``local``: weights that are trained and stay at each
     site, which sends and receives the others: its normalisation (FedBN, Li et al. 2021) or its last layer (FedPer,
-    Arivazhagan et al. 2019).
+    Arivazhagan et al. 2019). ``norm``: GroupNorm, or with ``group-ws`` also weight standardisation of all convolutions
+    (Qiao et al. 2019).
     """
 
     name: Literal["plain18", "resnet18", "resnet34", "resnet50"] = "resnet18"
@@ -144,6 +145,7 @@ class Model(_Frozen):
     initial_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     trainable: Literal["all", "norm+head", "head"] = "all"
     local: Literal["none", "norm", "head"] = "none"
+    norm: Literal["group", "group-ws"] = "group"
 
     @model_validator(mode="after")
     def _some_shared(self) -> Model:

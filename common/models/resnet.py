@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from common.models.plain import PlainBlock
+from common.models.standardised import StandardisedConv2d
 from common.study import Study
 
 GROUPS = 32
@@ -94,6 +95,8 @@ def build_model(study: Study, *, device: str = "cpu") -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
+        if isinstance(module, nn.Conv2d) and study.model.norm == "group-ws":
+            module.__class__ = StandardisedConv2d  # the same weights by the same names, used otherwise
     _freeze(model, study.model.trainable)
     network: nn.Module = model
     return network
