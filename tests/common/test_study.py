@@ -91,6 +91,7 @@ BASE: dict[str, Any] = {
         "initial_sha256": "0" * 64,
         "trainable": "norm+head",
         "local": "none",
+        "norm": "group",
     },
     "training": {
         "optimizer": "adamw",
@@ -147,6 +148,7 @@ OTHER: dict[str, Any] = {
     "model.initial_sha256": "1" + "0" * 63,
     "model.trainable": "all",
     "model.local": "norm",
+    "model.norm": "group-ws",
     "training.optimizer": "sgd",
     "training.learning_rate": 0.002,
     "training.schedule": "constant",
