@@ -211,6 +211,6 @@ def release_evaluation(
         from client.training.randomness import Keystream, add_noise
 
         std = policy.evaluation_sigma * sensitivity
-        noised = add_noise(torch.from_numpy(vector), std, stream or Keystream.secret()).numpy()
-        return EvaluationRelease("noised", noised, std, evaluation_event(policy))
+        add_noise([torch.from_numpy(vector)], std, stream or Keystream.secret())  # in place
+        return EvaluationRelease("noised", vector, std, evaluation_event(policy))
     return EvaluationRelease("withheld")

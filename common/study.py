@@ -139,7 +139,8 @@ class Model(_Frozen):
     site, which sends and receives the others: its normalisation (FedBN, Li et al. 2021) or its last layer (FedPer,
     Arivazhagan et al. 2019). ``pooling``: how a patient's views become one decision: ``mean`` of their probabilities;
     ``max``, the largest of each class, scaled to add up to 1; ``attention`` or ``gru`` over their features
-    (``common.models.pooling``), trained on all views of a patient together.
+    (``common.models.pooling``), trained on all views of a patient together. ``norm``: GroupNorm, or with ``group-ws``
+    also weight standardisation of all convolutions (Qiao et al. 2019).
     """
 
     name: Literal["plain18", "resnet18", "resnet34", "resnet50"] = "resnet18"
@@ -148,6 +149,7 @@ class Model(_Frozen):
     trainable: Literal["all", "norm+head", "head"] = "all"
     local: Literal["none", "norm", "head"] = "none"
     pooling: Literal["mean", "max", "attention", "gru"] = "mean"
+    norm: Literal["group", "group-ws"] = "group"
 
     @model_validator(mode="after")
     def _some_shared(self) -> Model:

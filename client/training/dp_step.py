@@ -53,11 +53,16 @@ class _Optimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc] # Opacu
             p.grad = None
 
     def add_noise(self) -> None:
-        """Add N(0, (sigma C)^2) to each entry of the summed gradient, once."""
-        std = self.noise_multiplier * self.max_grad_norm
+        """Add N(0, (sigma C)^2) to each entry of the summed gradient, once, and divide by the public batch size.
+
+        Both in one pass over the sums, in their own memory; so Opacus is told to scale nothing itself.
+        """
+        sums = [p.summed_grad for p in self.params]
+        for total in sums:
+            _check_processed_flag(total)
+        add_noise(sums, self.noise_multiplier * self.max_grad_norm, self._secret, self.expected_batch_size)
         for p in self.params:
-            _check_processed_flag(p.summed_grad)
-            p.grad = add_noise(p.summed_grad, std, self._secret)
+            p.grad = p.summed_grad
             _mark_as_processed(p.summed_grad)
 
 
@@ -86,7 +91,7 @@ class PrivateStepper:
             noise_multiplier=plan.sigma,
             max_grad_norm=plan.clip,
             expected_batch_size=plan.denominator,
-            loss_reduction="mean",
+            loss_reduction="sum",  # the step divides with the noise
         )
         if {id(p) for p in self._optimizer.params} != {id(p) for p in self._ghost.parameters}:
             raise UsageError("the optimizer's parameters are not the model's trainable ones; expected the same")

@@ -24,10 +24,13 @@ from torch.nn.modules.batchnorm import _NormBase
 from client.training.ghost_conv import GhostConv
 from client.training.ghost_layers import GhostLayer, GhostLinear, GhostNorm, Tape
 from client.training.ghost_records import Weights
+from client.training.ghost_standardised import GhostStandardisedConv
 from common.errors import UsageError
+from common.models.standardised import StandardisedConv2d
 
 SUPPORTED: dict[type[nn.Module], type[GhostLayer]] = {
     nn.Conv2d: GhostConv,
+    StandardisedConv2d: GhostStandardisedConv,
     nn.Linear: GhostLinear,
     nn.GroupNorm: GhostNorm,
 }

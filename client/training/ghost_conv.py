@@ -16,6 +16,10 @@ from client.training.ghost_records import Record, Weights, erase, form_product, 
 # gets new memory from the system, which takes longer to hand out than the kernel to fill.
 CALL_BYTES = 5 << 20
 
+# The library has a kernel of its own for a first layer's few channels, but not in groups: one patient at a time
+# is up to twice as fast.
+FEW_CHANNELS = 8
+
 # The library's weight gradient is slow for wide layers on small planes: while unfolding this many examples
 # fills less memory than the weight, one matrix product is up to three times faster.
 UNFOLDED = 16
@@ -28,9 +32,26 @@ class GhostConv(GhostLayer):
         m = self.module
         return F.conv2d(x, m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups), ()
 
-    def differentiate(self, x: Tensor, saved: Sequence[Tensor], b: Tensor, *, dx: bool) -> Tensor | None:  # noqa: ARG002
-        self.tape.records[self.name] = self._record(x.contiguous(), self.tape.keep(b))
-        return self._backward(b, x, self.module.weight.detach(), self.module.groups, 0) if dx else None
+    def differentiate(self, x: Tensor, saved: Sequence[Tensor], b: Tensor, *, dx: bool) -> Tensor | None:
+        self.tape.records[self.name] = self._record(x.contiguous(), self.tape.keep(b), saved)
+        return self._backward(b, x, self.kernels(saved), self.module.groups, 0) if dx else None
+
+    def kernels(self, saved: Sequence[Tensor]) -> Tensor:  # noqa: ARG002
+        """What the convolution was made with."""
+        weight: Tensor = self.module.weight.detach()
+        return weight
+
+    def pulled(self, gradients: Tensor, saved: Sequence[Tensor]) -> Tensor:  # noqa: ARG002
+        """Gradients [N, *weight] of the kernels as those of the weight; they may be overwritten."""
+        return gradients
+
+    def stretched(self, b: Tensor, saved: Sequence[Tensor]) -> Tensor:  # noqa: ARG002
+        """``b``, times what the weight's gradient of each output channel is longer than the kernel's."""
+        return b
+
+    def lost(self, x: Tensor, b: Tensor, saved: Sequence[Tensor]) -> Tensor | None:  # noqa: ARG002
+        """What the weight's squared norms [P * groups] lack of the kernels' (``b`` is ``stretched``); None for nothing."""
+        return None
 
     def _backward(self, b: Tensor, x: Tensor, weight: Tensor, groups: int, which: int) -> Tensor:
         """The gradient of the input (``which`` = 0) or of the weight (1)."""
@@ -40,13 +61,13 @@ class GhostConv(GhostLayer):
         )[which]
         return found
 
-    def _record(self, x: Tensor, b: Tensor) -> Record:
+    def _record(self, x: Tensor, b: Tensor, saved: Sequence[Tensor]) -> Record:
         m, views, patients = self.module, self.tape.views, self.tape.patients
         by_weight, by_bias = self.trainable()
         bias = [(m.bias, precise(b).view(views, patients, m.out_channels, -1).sum(dim=(0, 3)))] if by_bias else []
         if not by_weight:
             return formed(bias)
-        if self._pointwise:
+        if self.pointwise:
             x = x[:, :, :: m.stride[0], :: m.stride[1]].contiguous()
         shape = LayerShape(
             m.in_channels // m.groups,
@@ -56,11 +77,20 @@ class GhostConv(GhostLayer):
             views * b.shape[2] * b.shape[3],
         )
         if prefers_grams(shape):
-            return Record(self._gram_squares(precise(x), precise(b)), lambda weights: self._sum(x, b, weights))
-        return formed([(m.weight, self._form(precise(x), precise(b))), *bias])
+            squares = self._gram_squares(precise(x), precise(b), saved)
+            if bias:
+                squares = squares + bias[0][1].square().sum(1)
+            return Record(squares, lambda weights: self._sum(x, b, weights, saved))
+        return formed([(m.weight, self.pulled(self._form(precise(x), precise(b)), saved)), *bias])
+
+    def convolve(self, x: Tensor, kernels: Tensor) -> Tensor:
+        """``x`` under other kernels, in the layer's own way."""
+        m = self.module
+        return F.conv2d(x, kernels, None, m.stride, m.padding, m.dilation, m.groups)
 
     @property
-    def _pointwise(self) -> bool:
+    def pointwise(self) -> bool:
+        """Whether a patch is a pixel; strides are taken before all else then."""
         return bool(self.module.kernel_size == (1, 1) and self.module.padding == (0, 0))
 
     def _by_group(self, tensor: Tensor) -> Tensor:
@@ -72,12 +102,12 @@ class GhostConv(GhostLayer):
         """Each patient's gradient [P, *weight]."""
         m, views, patients = self.module, self.tape.views, self.tape.patients
         room = self.tape.room(self.name, m.weight, x.dtype)
-        if self._pointwise:
+        if self.pointwise:
             form_product(
                 self._by_group(x), self._by_group(b), room.view(patients * m.groups, -1, x.shape[1] // m.groups)
             )
             return room
-        count = max(1, CALL_BYTES // room[0].nbytes)
+        count = max(1, CALL_BYTES // room[0].nbytes) if m.in_channels // m.groups >= FEW_CHANNELS else 1
         x, b = (t.view(views, patients, *t.shape[1:]) for t in (x, b))
         weight = m.weight.detach()[:1, :1, :1, :1].to(x.dtype)
         for start in range(0, patients, count):
@@ -88,26 +118,33 @@ class GhostConv(GhostLayer):
             out.copy_(gradients.view_as(out))
         return room
 
-    def _gram_squares(self, x: Tensor, b: Tensor) -> Tensor:
-        m = self.module
+    def _gram_squares(self, x: Tensor, b: Tensor, saved: Sequence[Tensor]) -> Tensor:
+        m, b = self.module, self.stretched(b, saved)
         rows = by_places(self._by_group(x))
         gram = torch.bmm(rows, rows.mT)
-        if not self._pointwise:
+        if not self.pointwise:
             gram = patch_gram(gram, m, self.tape.views, tuple(x.shape[2:]), tuple(b.shape[2:]))
-        squares = gram_squares(gram, by_places(self._by_group(b)), bias=self.trainable()[1])
+        squares = gram_squares(gram, by_places(self._by_group(b)), lost=self.lost(x, b, saved))
         return squares.view(self.tape.patients, m.groups).sum(1)
 
-    def _sum(self, x: Tensor, b: Tensor, weights: Weights) -> list[tuple[nn.Parameter, Tensor]]:
+    def _sum(
+        self, x: Tensor, b: Tensor, weights: Weights, saved: Sequence[Tensor]
+    ) -> list[tuple[nn.Parameter, Tensor]]:
         m, views = self.module, self.tape.views
         b = precise(weigh(b.view(views, -1, *b.shape[1:]), weights)).flatten(0, 1)
         x = precise(erase(x.view(views, -1, *x.shape[1:]), weights)).flatten(0, 1)
         bias = [(m.bias, b.sum(dim=(0, 2, 3)))] if self.trainable()[1] else []
-        if m.groups == 1 and (self._pointwise or UNFOLDED * b.shape[2] * b.shape[3] < m.out_channels):
-            patches = x if self._pointwise else F.unfold(x, m.kernel_size, m.dilation, m.padding, m.stride)
-            return [(m.weight, (_channel_rows(b) @ _channel_rows(patches).t()).view_as(m.weight)), *bias]
-        if self._pointwise:  # strides are taken already
-            return [(m.weight, _pointwise_sum(x, b, m.weight, m.groups)), *bias]
-        return [(m.weight, self._backward(b, x, precise(m.weight.detach()), m.groups, 1)), *bias]
+        return [(m.weight, self.pulled(self._weight_sum(x, b)[None], saved)[0]), *bias]
+
+    def _weight_sum(self, x: Tensor, b: Tensor) -> Tensor:
+        """The gradient of the kernels, summed over all rows: an ordinary one."""
+        m = self.module
+        if m.groups == 1 and (self.pointwise or UNFOLDED * b.shape[2] * b.shape[3] < m.out_channels):
+            patches = x if self.pointwise else F.unfold(x, m.kernel_size, m.dilation, m.padding, m.stride)
+            return (_channel_rows(b) @ _channel_rows(patches).t()).view_as(m.weight)
+        if self.pointwise:
+            return _pointwise_sum(x, b, m.weight, m.groups)
+        return self._backward(b, x, precise(m.weight.detach()), m.groups, 1)
 
 
 def _channel_rows(tensor: Tensor) -> Tensor:

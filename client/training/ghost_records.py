@@ -66,17 +66,21 @@ def formed(parts: list[tuple[nn.Parameter, Tensor]]) -> Record:
     return Record(torch.as_tensor(squares), clipped_sum)
 
 
-def gram_squares(gram_a: Tensor, b: Tensor, *, bias: bool) -> Tensor:
-    """Squared norms [N] of sum_s b_s a_s^T, with those of sum_s b_s if there is a bias.
+def gram_squares(gram_a: Tensor, b: Tensor, *, bias: bool = False, lost: Tensor | None = None) -> Tensor:
+    """Squared norms [N] of sum_s b_s a_s^T, with those of sum_s b_s if there is a bias, less ``lost`` [N].
 
-    ``gram_a`` [N, S, S] (overwritten); ``b`` [N, S, o].
+    ``gram_a`` [N, S, S] (overwritten); ``b`` [N, S, o]. ``lost``: the squared length of what a projection takes off,
+    from inner products with b_s a_s^T: each is off by epsilon * |a| |b|, and so its square in proportion to itself.
     """
     gram_b = torch.bmm(b, b.transpose(1, 2))
     epsilon = torch.finfo(gram_b.dtype).eps
     if bias:
         gram_a += 1.0  # a bias is a weight whose input is 1
     bound = gram_a.diagonal(dim1=1, dim2=2).sum(-1) * gram_b.diagonal(dim1=1, dim2=2).sum(-1)
-    return gram_a.mul_(gram_b).sum(dim=(1, 2)).clamp_(min=0) + ROUNDING * epsilon * bound
+    squares = gram_a.mul_(gram_b).sum(dim=(1, 2))
+    if lost is not None:
+        squares, bound = squares - lost, bound + (lost * bound).sqrt()
+    return squares.clamp_(min=0) + ROUNDING * epsilon * bound
 
 
 def form_product(a: Tensor, b: Tensor, room: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ generators do not promise. A key is made for each use in each round, is never st
 experiment reaches it. Training *without* privacy keys the same stream from the study's seed instead.
 
 **Gaussians.** Box and Muller (1958) in float64: a radius from 63 random bits (116 where these are
-nearly all zero, so that the tail ends at 12.7 sigma instead of 9.4) and an angle from 64.
+nearly all zero, so that the tail ends at 12.7 sigma instead of 9.4) and an angle from 64. Cosine and
+sine are those of half the angle's tangent t: 2 / (1 + t^2) - 1 and 2 t / (1 + t^2), off by a few units
+in the last place of the radius.
 
 **Floating point.** The bits of ``sum + noise`` can tell which sums are possible (Mironov 2012), however
 good the source. So the noised sum is rounded to a public grid, 1,024 to 2,047 times finer than the
@@ -21,11 +23,12 @@ import math
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,10 +39,23 @@ from torch import Tensor
 KEY_BYTES = 32
 _GRID = 2.0**-10  # grid of noised sums, relative to the power of two below their noise
 _BLOCK = 1 << 16  # numbers at once, so that what they are made of stays in a core's cache
-_ZEROS = memoryview(bytes(1 << 14))
+_ZEROS = memoryview(bytes(1 << 16))
 _POSITIVE = np.uint64((1 << 63) - 1)
 _OWN = threading.local()
 _NEARLY_ZERO = np.uint64(1 << 32)
+_NONE = np.empty(0, dtype=np.intp)
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[[NDArray[np.float64]], object]:
+    """A function of numpy's or torch's that overwrites an array."""
+    if isinstance(function, np.ufunc):
+        return lambda array: function(array, out=array)
+    return lambda array: function(torch.from_numpy(array), out=torch.from_numpy(array))
+
+
+# Where processors have AVX-512, numpy's are vectorised, and faster than torch's; elsewhere they are not.
+_FAST = torch.backends.cpu.get_cpu_capability() == "AVX512"
+_LOG, _TAN = _in_place(np.log if _FAST else torch.log), _in_place(np.tan if _FAST else torch.tan)
 
 
 class Keystream:
@@ -95,83 +111,92 @@ class Keystream:
 
 
 class _Normals:
-    """Blocks of Gaussian numbers, each made on ``device`` in the memory of the one before."""
+    """Blocks of Gaussian numbers, each made in the memory of the one before: new memory would cost as much as they do."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self) -> None:
         self._words = np.empty(_BLOCK, dtype=np.uint64)
-        self._integers = torch.from_numpy(self._words.view(np.int64))
-        self._floats = torch.from_numpy(self._words.view(np.float64)) if device.type == "cpu" else None
-        self._numbers = torch.empty(_BLOCK, dtype=torch.float64, device=device)
+        self._numbers = np.empty(_BLOCK)
 
-    def next(self, stream: Keystream, count: int, std: float) -> Tensor:
-        """``count`` (at most ``_BLOCK``) numbers of N(0, std^2), float64; they hold until the next call."""
+    def next(self, stream: Keystream, count: int, std: float) -> NDArray[np.float64]:
+        """``count`` (at most ``_BLOCK``) numbers of N(0, std^2); they hold until the next call."""
         pairs = (count + 1) // 2
         words = self._words[: 2 * pairs]
         stream.fill(words)
         bits = words[:pairs]
         bits &= _POSITIVE
-        rare = np.flatnonzero(bits < _NEARLY_ZERO) if pairs and bits.min() < _NEARLY_ZERO else None
-        if rare is not None:
-            lower = torch.from_numpy(bits[rare] + (stream.uniform(len(rare)) + 2.0**-54)).to(self.device)
-        floats = self._as_floats(2 * pairs)
-        radius, angle = floats[:pairs], floats[pairs:]
-        radius.add_(0.5)
-        if rare is not None:
-            radius[torch.from_numpy(rare).to(self.device)] = lower
-        radius.mul_(2.0**-63).log_().mul_(-2 * std * std).sqrt_()
-        angle.mul_(math.pi * 2.0**-63)
-        cosine, sine = self._numbers[:pairs], self._numbers[pairs : 2 * pairs]
-        torch.cos(angle, out=cosine).mul_(radius)
-        torch.sin(angle, out=sine).mul_(radius)
+        rare = np.flatnonzero(bits < _NEARLY_ZERO) if pairs and bits.min() < _NEARLY_ZERO else _NONE
+        lower = bits[rare] + (stream.uniform(len(rare)) + 2.0**-54)
+        radius, tangent = words[:pairs].view(np.float64), words[pairs:].view(np.float64)
+        np.copyto(radius, bits.view(np.int64))  # in the words' own memory, so that a block stays in a core's cache
+        np.copyto(tangent, words[pairs:].view(np.int64))
+        radius += 0.5
+        radius[rare] = lower
+        radius *= 2.0**-63
+        _LOG(radius)
+        radius *= -8 * std * std
+        np.sqrt(radius, out=radius)  # twice the radius
+        tangent *= math.pi * 2.0**-64
+        _TAN(tangent)
+        one, other = self._numbers[:pairs], self._numbers[pairs : 2 * pairs]
+        np.multiply(tangent, tangent, out=one)
+        one += 1.0
+        np.divide(radius, one, out=one)  # 2 r / (1 + t^2), which is r (1 + cos)
+        np.multiply(one, tangent, out=other)
+        radius *= 0.5
+        one -= radius
         return self._numbers[:count]
 
-    def _as_floats(self, count: int) -> Tensor:
-        """The words as float64; on a CPU in their own memory, so that a block fits into a core's cache."""
-        if self._floats is None:
-            return self._integers[:count].to(self.device, torch.float64)
-        return self._floats[:count].copy_(self._integers[:count])
 
-
-def add_noise(total: Tensor, std: float, stream: Keystream) -> Tensor:
-    """``total`` with N(0, std^2) added to each entry and rounded to the grid; shape, type and device stay.
+def add_noise(totals: Sequence[Tensor], std: float, stream: Keystream, divisor: float = 1.0) -> None:
+    """Add N(0, std^2) to each entry of ``totals`` (contiguous, on the CPU), round to the grid, divide; in place.
 
     The grid is the power of two in (std / 2048, std / 1024]. The sum is made in float64, so a float32
-    result is exact up to 8,192 standard deviations. ``std = 0`` adds nothing and rounds nothing. On a
-    CPU, as many threads work as torch has; the result does not depend on their number. Raises ValueError
-    on a ``std`` that is negative or not finite.
+    result is exact up to 8,192 standard deviations, before it is divided by ``divisor``. ``std = 0`` adds nothing
+    and rounds nothing. As many threads work as torch has; the result does not depend on their number, nor on
+    how entries are cut into tensors. Raises ValueError on a ``std`` that is negative or not finite.
     """
     if not 0 <= std < math.inf:
         raise ValueError(f"std = {std!r}: expected a finite number, 0 or above")
-    if std == 0:
-        return total.detach().clone()
-    grid = 2.0 ** math.floor(math.log2(std)) * _GRID
-    noised = torch.empty_like(total, requires_grad=False, memory_format=torch.contiguous_format)
-    flat, out = total.detach().reshape(-1), noised.view(-1)
-    starts = range(0, len(flat), _BLOCK)
-    keys = [stream.words(KEY_BYTES // 8).tobytes() for _ in starts]  # a stream a block, whichever thread makes it
-    workers = max(1, min(torch.get_num_threads(), len(starts))) if total.device.type == "cpu" else 1
+    grid = 2.0 ** math.floor(math.log2(std)) * _GRID if std else 1.0
+    blocks = _blocks(totals)
+    keys = [stream.words(KEY_BYTES // 8).tobytes() for _ in blocks]  # a stream a block, whichever thread makes it
+    workers = max(1, min(torch.get_num_threads(), len(blocks)))
 
     def work(first: int) -> None:
-        normals = _normals(total.device)
-        for start, key in zip(starts[first::workers], keys[first::workers], strict=True):
-            entries = flat[start : start + _BLOCK]
-            steps = normals.next(Keystream(key), len(entries), std / grid).add_(entries, alpha=1 / grid).round_()
-            torch.mul(steps, grid, out=out[start : start + _BLOCK])
+        normals = _normals()
+        for block, key in zip(blocks[first::workers], keys[first::workers], strict=True):
+            made = normals.next(Keystream(key), sum(map(len, block)), std / grid)
+            for noise, entries in zip(torch.split(torch.from_numpy(made), [len(e) for e in block]), block, strict=True):
+                steps = noise.add_(entries, alpha=1 / grid)
+                torch.mul(steps.round_() if std else steps, grid / divisor, out=entries)
 
     with _single_threaded():
         if workers == 1:
             work(0)
         else:
             list(_pool(workers, os.getpid()).map(work, range(workers)))
-    return noised
 
 
-def _normals(device: torch.device) -> _Normals:
-    """The blocks of this thread; new memory for each sum would cost as much as what is done in it."""
+def _blocks(totals: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The entries of all ``totals`` in their order, ``_BLOCK`` at a time: each block a list of stretches of them."""
+    blocks: list[list[Tensor]] = []
+    room = 0
+    for total in totals:
+        left = total.detach().view(-1)
+        while len(left):
+            if room == 0:
+                blocks.append([])
+                room = _BLOCK
+            blocks[-1].append(left[:room])
+            room, left = room - len(left[:room]), left[room:]
+    return blocks
+
+
+def _normals() -> _Normals:
+    """The blocks of this thread."""
     found: _Normals | None = getattr(_OWN, "normals", None)
-    if found is None or found.device != device:
-        found = _OWN.normals = _Normals(device)
+    if found is None:
+        found = _OWN.normals = _Normals()
     return found
 
 

@@ -18,6 +18,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from common.models.plain import PlainBlock
 from common.models.pooling import AttentionHead, RecurrentHead
+from common.models.standardised import StandardisedConv2d
 from common.study import Study
 
 GROUPS = 32
@@ -116,6 +117,8 @@ def build_model(study: Study, *, device: str = "cpu") -> Network:
     for module in model.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
+        if isinstance(module, nn.Conv2d) and study.model.norm == "group-ws":
+            module.__class__ = StandardisedConv2d  # the same weights by the same names, used otherwise
     _freeze(model, study.model.trainable)
     return model
 

@@ -82,7 +82,10 @@ def _enter(frame: FrameType, steps: list[StepTrace]) -> None:
     if not steps:
         return
     step = steps[-1]
-    step.noise_draws += name == _COUNTED[0]
+    if name == _COUNTED[0]:
+        totals = frame.f_locals["totals"]  # noise comes in place, so this is the last sight of the sums
+        step.noise_draws += len(totals)
+        step.total = torch.cat([total.detach().reshape(-1) for total in totals])
     step.micro_batches += name == _COUNTED[1]
     if not file.endswith(_PER_PATIENT) and (not step.calls or step.calls[-1] != name):
         step.calls.append(name)
@@ -92,9 +95,6 @@ def _note_update(optimizer: torch.optim.Optimizer, step: StepTrace) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     step.updates += 1
     step.release = torch.cat([p.grad.detach().reshape(-1) for p in parameters]).clone()
-    sums = [getattr(p, "summed_grad", None) for p in parameters]
-    if all(isinstance(one, Tensor) for one in sums):
-        step.total = torch.cat([one.detach().reshape(-1) for one in sums if one is not None]).clone()
 
 
 @contextmanager

@@ -75,6 +75,18 @@ def private_trainable(
 
 
 @app.command()
+def private_curves(
+    epsilon: Annotated[Path, typer.Option(help="What private-epsilon printed.")],
+    trainable: Annotated[Path, typer.Option(help="What private-trainable printed.")],
+    out: Annotated[Path, typer.Option(help="The picture, PNG.")],
+) -> None:
+    """A picture of a private study over epsilon and over what is trained."""
+    from simulations.benchmarks.private_curves import draw
+
+    draw(epsilon, trainable, out)
+
+
+@app.command()
 def many_sites(study: StudyFile, sites: Sites, out: Out) -> None:
     """Peak memory and round time of a run over all the sites."""
     from simulations.benchmarks.many_sites import measure
@@ -126,12 +138,14 @@ def dp_step(
     size: Annotated[int, typer.Option(help="Pixels a side.")] = 64,
     batch: Annotated[int, typer.Option(help="Patients in a step, one image each.")] = 32,
     repeats: Annotated[int, typer.Option(help="Steps of each method.")] = 9,
+    threads: Annotated[int, typer.Option(help="Threads of each method.")] = 2,
+    opacus: Annotated[bool, typer.Option(help="Measure Opacus too, which takes the longest.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:
     """Time and memory of a private step, over a plain one and over Opacus."""
     from simulations.benchmarks.dp_step import measure
 
-    say(json.dumps(measure(arch, size, batch, repeats), indent=None if as_json else 1))
+    say(json.dumps(measure(arch, size, batch, repeats, threads, opacus=opacus), indent=None if as_json else 1))
 
 
 @app.command()

@@ -92,6 +92,7 @@ BASE: dict[str, Any] = {
         "trainable": "norm+head",
         "local": "none",
         "pooling": "mean",
+        "norm": "group",
     },
     "training": {
         "optimizer": "adamw",
@@ -157,6 +158,7 @@ OTHER: dict[str, Any] = {
     "model.trainable": "all",
     "model.local": "norm",
     "model.pooling": "attention",
+    "model.norm": "group-ws",
     "training.optimizer": "sgd",
     "training.learning_rate": 0.002,
     "training.schedule": "constant",

@@ -10,6 +10,7 @@ from torch import nn
 from client.training import ghost_conv, ghost_layers
 from client.training.ghost import GhostGradients
 from common.errors import UsageError
+from common.models.standardised import StandardisedConv2d
 from common.models.weights import initial_model
 
 CLIP = 0.8
@@ -69,6 +70,10 @@ LAYERS = {
     "1 x 1 with stride": lambda: nn.Conv2d(4, 8, 1, stride=2),
     "1 x 1 in groups": lambda: nn.Conv2d(4, 8, 1, groups=2),
     "1 x 1 with padding": lambda: nn.Conv2d(4, 8, 1, padding=1),
+    "standardised": lambda: StandardisedConv2d(4, 8, 3, padding=1),
+    "standardised without bias": lambda: StandardisedConv2d(4, 8, 3, stride=2, bias=False),
+    "standardised in groups": lambda: StandardisedConv2d(4, 8, 3, dilation=2, padding=2, groups=2),
+    "standardised 1 x 1": lambda: StandardisedConv2d(4, 8, 1, stride=2),
     "group norm": lambda: nn.GroupNorm(2, 4),
     "linear over rows": lambda: nn.Linear(9, 5),
     "linear without bias": lambda: nn.Linear(9, 5, bias=False),
@@ -120,6 +125,16 @@ def test_every_resnet_agrees_with_opacus_hooks_in_float32(study_of, name, views,
     model, inputs = model.double(), inputs.double()
     expected, _ = hooks_oracle(model, inputs, labels, views)
     assert largest_error(ghost_sums(model, inputs, labels, views), expected) < 1e-10
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_resnet_with_standardised_weights_agrees_with_opacus_hooks(study_of, views):
+    model = initial_model(study_of(model={"norm": "group-ws"}), 0)
+    assert {type(m) for m in model.modules() if isinstance(m, nn.Conv2d)} == {StandardisedConv2d}
+    torch.manual_seed(1)
+    inputs, labels = torch.randn(2 * views, 3, 32, 32), torch.arange(2).repeat_interleave(views)
+    expected, _ = hooks_oracle(model, inputs, labels, views)
+    assert largest_error(ghost_sums(model, inputs, labels, views), expected) < 1e-5
 
 
 def test_no_patient_gives_zeros_by_the_same_path():

@@ -43,6 +43,20 @@ def test_the_clip_holds_where_products_cancel_and_would_not_without_the_rounding
     assert bool((contributions <= 1 + 1e-3).all()) is holds
 
 
+def test_the_clip_holds_where_a_projection_takes_all_but_the_last_bits():
+    """Gradients that lie along the standardised kernel, so that what is left of them is rounding."""
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(16, generator=generator)
+    u = (u - u.mean()) / u.std(correction=0)
+    b = torch.randn(400, 1, 1, generator=generator) * 300
+    a = (u + 1e-3 * torch.randn(400, 1, 16, generator=generator)) * 300
+    lost = ((b * a).sum((1, 2)) ** 2 + ((b * a) @ u).sum(1) ** 2) / 16
+    norms = gram_squares(a @ a.mT, b, lost=lost).sqrt()
+    whole = b.double() * a.double()
+    left = whole - whole.mean(-1, keepdim=True) - u.double() * (whole @ u.double() / 16)[..., None]
+    assert ((left.flatten(1).norm(dim=1) / norms.double()).max() <= 1 + 1e-3).item()
+
+
 def test_the_rounding_bound_hardly_moves_an_ordinary_norm():
     a, b = torch.randn(50, 64, 32), torch.randn(50, 64, 32)
     exact = torch.einsum("nso,nsp->nop", b.double(), a.double()).square().sum(dim=(1, 2))

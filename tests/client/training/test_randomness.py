@@ -179,9 +179,16 @@ def faults(sample: np.ndarray) -> set[str]:
 
 def normal(stream: Keystream, count: int) -> torch.Tensor:
     """``count`` Gaussian numbers in blocks, as noise is made of."""
-    blocks = randomness._Normals(torch.device("cpu"))
+    blocks = randomness._Normals()
     sizes = [min(randomness._BLOCK, count - start) for start in range(0, count, randomness._BLOCK)]
-    return torch.cat([torch.empty(0), *(blocks.next(stream, size, 1.0).clone() for size in sizes)])
+    return torch.cat([torch.empty(0), *(torch.tensor(blocks.next(stream, size, 1.0)) for size in sizes)])
+
+
+def noised(total: torch.Tensor, std: float, stream: Keystream) -> torch.Tensor:
+    """A noised copy."""
+    copied = total.detach().clone(memory_format=torch.contiguous_format)
+    add_noise([copied], std, stream)
+    return copied
 
 
 def good() -> np.ndarray:
@@ -234,9 +241,9 @@ def test_any_number_of_numbers_can_be_had(count):
     numbers = normal(Keystream(KEY), count)
     assert numbers.shape == (count,)
     assert torch.isfinite(numbers).all()
-    noised = add_noise(torch.zeros(count), 1.0, Keystream(KEY))
-    assert len(noised) == count
-    assert noised.abs().min() < 2 if count else True
+    result = noised(torch.zeros(count), 1.0, Keystream(KEY))
+    assert len(result) == count
+    assert result.abs().min() < 2 if count else True
 
 
 # Noise on a sum
@@ -244,9 +251,9 @@ def test_any_number_of_numbers_can_be_had(count):
 
 def test_noise_has_the_stated_deviation_and_keeps_shape_and_type():
     total = torch.full((300, 1000), 5.0)
-    noised = add_noise(total, 0.3, Keystream(KEY))
-    assert (noised.shape, noised.dtype) == (total.shape, torch.float32)
-    standard = ((noised.double() - 5) / 0.3).flatten().numpy()
+    result = noised(total, 0.3, Keystream(KEY))
+    assert (result.shape, result.dtype) == (total.shape, torch.float32)
+    standard = ((result.double() - 5) / 0.3).flatten().numpy()
     # The grid makes values meet and moves each by under a two-thousandth; nothing else shows.
     assert faults(standard) <= {"values twice"}
     assert "deviation" in faults(standard * 1.01)
@@ -258,7 +265,7 @@ def test_the_number_of_threads_does_not_change_the_noise():
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        results.append(add_noise(torch.zeros(300_001), 1.0, Keystream(KEY)))
+        results.append(noised(torch.zeros(300_001), 1.0, Keystream(KEY)))
         assert torch.get_num_threads() == threads  # as it was
     torch.set_num_threads(before)
     assert torch.equal(results[0], results[1])
@@ -274,23 +281,23 @@ def test_a_failure_in_a_thread_is_no_silent_lack_of_noise(monkeypatch):
     for threads in (1, 2):
         torch.set_num_threads(threads)
         with pytest.raises(MemoryError):
-            add_noise(torch.zeros(300_001), 1.0, Keystream(KEY))
+            noised(torch.zeros(300_001), 1.0, Keystream(KEY))
     torch.set_num_threads(before)
 
 
 def test_two_noised_sums_never_share_their_noise():
     stream = Keystream(KEY)
-    one, two = (add_noise(torch.zeros(100_000), 1.0, stream).numpy() for _ in range(2))
+    one, two = (noised(torch.zeros(100_000), 1.0, stream).numpy() for _ in range(2))
     assert abs(np.corrcoef(one, two)[0, 1]) < 4.9 / math.sqrt(len(one))
 
 
 @settings(deadline=None)
 @given(st.floats(1e-6, 1e6), st.floats(-100, 100), st.integers(1, 50))
 def test_every_noised_sum_is_on_a_grid_that_only_the_noise_sets(std, total, count):
-    noised = add_noise(torch.full((count,), total * std, dtype=torch.float32), std, Keystream(KEY)).double()
+    result = noised(torch.full((count,), total * std, dtype=torch.float32), std, Keystream(KEY)).double()
     grid = 2.0 ** math.floor(math.log2(std)) / 1024
     assert std / 2048 < grid <= std / 1024
-    assert torch.equal(noised / grid, (noised / grid).round())
+    assert torch.equal(result / grid, (result / grid).round())
 
 
 def test_low_bits_of_a_noised_sum_do_not_tell_two_sums_apart():
@@ -303,31 +310,66 @@ def test_low_bits_of_a_noised_sum_do_not_tell_two_sums_apart():
         nearest = [z, *(torch.nextafter(z, torch.tensor(end)) for end in (-math.inf, math.inf))]
         return 1 - torch.stack([total + near == results for near in nearest]).any(0).double().mean().item()
 
-    def near_zero(noised):
-        return noised[noised.abs() < 0.1]  # "the sum was 0.7" needs noise near -0.7, whose steps are coarser
+    def near_zero(result):
+        return result[result.abs() < 0.1]  # "the sum was 0.7" needs noise near -0.7, whose steps are coarser
 
     noise = normal(Keystream(KEY), N).float()
     assert refuted(near_zero(noise), 0.0) == 0
     assert refuted(near_zero(noise), 0.7) > 0.5
     assert refuted(near_zero(noise + 0.7), 0.7) == 0
-    one, other = (near_zero(add_noise(torch.full((N,), total), 1.0, Keystream(KEY))) for total in (0.0, 0.7))
+    one, other = (near_zero(noised(torch.full((N,), total), 1.0, Keystream(KEY))) for total in (0.0, 0.7))
     assert refuted(one, 0.7) == 0
     assert set(one.tolist()) == set(other.tolist())
 
 
 def test_no_noise_changes_nothing():
     total = torch.randn(5, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(add_noise(total, 0.0, Keystream(KEY)), total)
+    assert torch.equal(noised(total, 0.0, Keystream(KEY)), total)
 
 
 @pytest.mark.parametrize("std", [-1.0, math.nan, math.inf])
 def test_an_impossible_deviation_is_refused_by_value(std):
     with pytest.raises(ValueError, match="std"):
-        add_noise(torch.zeros(3), std, Keystream(KEY))
+        noised(torch.zeros(3), std, Keystream(KEY))
 
 
 def test_a_sum_in_any_layout_gets_independent_noise():
     total = torch.zeros(64, 8, 3, 3).to(memory_format=torch.channels_last)
-    noised = add_noise(total, 1.0, Keystream(KEY)).flatten().numpy()
-    assert stats.kstest(noised, "norm").pvalue > 1e-6
-    assert len(np.unique(noised)) > 2000
+    result = noised(total, 1.0, Keystream(KEY)).flatten().numpy()
+    assert stats.kstest(result, "norm").pvalue > 1e-6
+    assert len(np.unique(result)) > 2000
+
+
+def test_a_sum_is_noised_in_its_own_memory_or_refused():
+    with pytest.raises(RuntimeError, match="view"):
+        add_noise([torch.zeros(8, 9).T], 1.0, Keystream(KEY))
+
+
+def test_how_entries_are_cut_into_tensors_does_not_change_the_noise():
+    whole = torch.zeros(200_001)
+    parts = [part.clone() for part in whole.split([3, 70_000, 0, 60_000, 69_998])]
+    add_noise([whole], 2.0, Keystream(KEY))
+    add_noise(parts, 2.0, Keystream(KEY))
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_a_divisor_takes_the_place_of_a_division_afterwards():
+    one, other = torch.ones(1000), torch.ones(1000)
+    add_noise([one], 0.7, Keystream(KEY))
+    add_noise([other], 0.7, Keystream(KEY), 10.0)
+    assert torch.allclose(one / 10, other, rtol=1e-6, atol=0)
+    exact = torch.ones(4)
+    add_noise([exact], 0.0, Keystream(KEY), 4.0)
+    assert exact.tolist() == [0.25] * 4
+
+
+def test_both_numbers_of_a_pair_are_as_exact_as_cosine_and_sine_in_long_double():
+    stream, half = Keystream(KEY), 32_768
+    words = stream.words(2 * half)
+    numbers = normal(Keystream(KEY), 2 * half).numpy()
+    u = ((words[:half] & np.uint64(2**63 - 1)).astype(np.longdouble) + 0.5) * np.longdouble(2) ** -63
+    angle = words[half:].view(np.int64).astype(np.longdouble) * (np.longdouble(np.pi) * np.longdouble(2) ** -63)
+    radius = np.sqrt(-2 * np.log(u))
+    for got, expected in ((numbers[:half], np.cos(angle)), (numbers[half:], np.sin(angle))):
+        # a few units in the last place of the radius, and what float64 holds of a u next to 1
+        assert (np.abs(got - radius * expected) < 1.5e-15 * radius + 2e-16 / radius).all()

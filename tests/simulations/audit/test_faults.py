@@ -66,7 +66,7 @@ def test_without_a_fault_every_part_passes(study, people, ledger):
 @pytest.fixture
 def quarter_noise(monkeypatch):
     add_noise = dp_step.add_noise
-    monkeypatch.setattr(dp_step, "add_noise", lambda total, std, stream: add_noise(total, std / 4, stream))
+    monkeypatch.setattr(dp_step, "add_noise", lambda totals, std, *rest: add_noise(totals, std / 4, *rest))
 
 
 def test_noise_four_times_too_small_is_caught_by_the_canaries(study, quarter_noise):
@@ -79,7 +79,7 @@ def test_noise_four_times_too_small_is_caught_by_its_loudness(study, people, qua
 
 def test_noise_a_tenth_too_small_is_caught_by_its_loudness(study, people, monkeypatch):
     add_noise = dp_step.add_noise
-    monkeypatch.setattr(dp_step, "add_noise", lambda total, std, stream: add_noise(total, std * 0.9, stream))
+    monkeypatch.setattr(dp_step, "add_noise", lambda totals, std, *rest: add_noise(totals, std * 0.9, *rest))
     assert noise(study, people) == {"loudness"}
 
 
@@ -147,7 +147,12 @@ def known_in_every_step(monkeypatch):
 def known_for_every_parameter(monkeypatch):
     add_noise = dp_step.add_noise
     key = bytes(KEY_BYTES)
-    monkeypatch.setattr(dp_step, "add_noise", lambda total, std, stream: add_noise(total, std, Keystream(key)))
+
+    def each_alike(totals, std, _stream, divisor):
+        for total in totals:
+            add_noise([total], std, Keystream(key), divisor)
+
+    monkeypatch.setattr(dp_step, "add_noise", each_alike)
 
 
 @pytest.mark.parametrize("fault", [known_in_every_round, known_in_every_step, known_for_every_parameter])
