@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from common import svg
 from common.errors import DataError
 from common.files import write_atomic
-from server.report import svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
