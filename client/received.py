@@ -23,7 +23,7 @@ from torch import nn
 
 from client.site import Site
 from common import messages
-from common.errors import DataError
+from common.errors import DataError, from_os_error
 from common.files import fsync_folder, write_atomic
 from common.models import parts
 from common.models.parts import Vector
@@ -62,7 +62,7 @@ def network(site: Site, study: Study, received: Received) -> Network:
     """The study's network with the weights received, and the site's own; a base that came is kept.
 
     Raises DataError when they don't fit the network or are not finite, BaseMissing when the base is neither
-    here nor in the message.
+    here nor in the message, StorageError when it can't be kept.
     """
     model = empty_model(study)
     base = received.base
@@ -114,8 +114,12 @@ def _read(path: Path) -> Vector | None:
 
 
 def _write(path: Path, vector: Vector) -> None:
-    for folder in (path.parent.parent, path.parent):
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700)
-            fsync_folder(folder.parent)
-    write_atomic(path, safetensors.numpy.save({_KEY: vector}))
+    """Keep a vector. Raises StorageError, as on a full disk."""
+    try:
+        for folder in (path.parent.parent, path.parent):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700)
+                fsync_folder(folder.parent)
+        write_atomic(path, safetensors.numpy.save({_KEY: vector}))
+    except OSError as error:
+        raise from_os_error(error) from None

@@ -1,6 +1,7 @@
 """The model as a site receives it: the base once, and weights that stay."""
 
 import dataclasses
+import resource
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from client import participation
 from client.participation import participate
 from client.received import BaseMissing, Received, keep_local, network
 from client.site import load_site
-from common.errors import DataError
+from common.errors import DataError, StorageError
 from common.messages import Request
 from common.models import parts
 from common.models.weights import initial_model, to_vector
@@ -81,6 +82,20 @@ def test_a_model_that_does_not_fit_is_refused_and_nothing_is_kept(site, small_st
     with pytest.raises(DataError):
         network(site, study, ATTACKS[name](Received.whole(initial_model(study, 0), study)))
     assert not site.models_dir.exists()
+
+
+def test_a_disk_that_is_full_is_said_to_be_and_keeps_nothing(site, small_study):
+    study = small_study(model={"trainable": "head"})
+    received = Received.whole(initial_model(study, 0), study)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="no space"):
+            network(site, study, received)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(BaseMissing):
+        network(site, study, later(received))
 
 
 def test_what_is_kept_can_be_read_by_the_sites_user_only(site, small_study):

@@ -168,7 +168,7 @@ class Consortium:
     def launch(self, study) -> Launched:
         return launch(self.daemon, study, self.folder, seed=0, now=datetime.now(UTC))
 
-    def until(self, condition, seconds: float = 180) -> None:
+    def until(self, condition, seconds: float = 600) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, self.logs()
