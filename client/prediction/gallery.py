@@ -15,7 +15,7 @@ from client.ingest.cohort import Cohort
 from client.ingest.report_page import READING
 from client.prediction.maps import Maps, grad_cam, integrated_gradients, shares
 from client.prediction.pictures import data_uri, overlaid, plain, signed
-from client.training.evaluate import predict
+from client.training.evaluate import judge, predict
 from common.models.saved import SavedModel
 from common.pages import page_environment
 from common.study import NEIGHBOURS, Study
@@ -43,13 +43,17 @@ class Tile:
 def make_gallery(cohort: Cohort, study: Study, model: SavedModel) -> dict[str, tuple[list[Tile], list[Tile]]]:
     """Of each class the tiles that were called right, and those that were called wrong.
 
-    One example a patient, the middle of those it has; the surest first. The maps are for the class *said*.
+    One example a patient, the middle of those it has; the surest first. The maps are for the class *said*: of the
+    patient where patients are labelled, else of the example.
     """
     patients = cohort.holdout_patients()
     if not patients:
         return {name: ([], []) for name in study.task.classes}
     middles = np.array([indices[len(indices) // 2] for indices in patients])
-    probabilities = predict(model.network, cohort, middles)
+    if study.task.label_level == "patient":
+        probabilities = judge(model.network, cohort, patients, study)
+    else:
+        probabilities = predict(model.network, cohort, middles)
     said, truth = probabilities.argmax(axis=1), cohort.labels[middles]
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
     chosen: list[int] = []

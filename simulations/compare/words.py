@@ -25,10 +25,16 @@ TESTS: dict[TestName, str] = {
     "delong": "DeLong, mean AUROC",
 }
 
+MOST_ALIKE = 3
+"""Pairs without a difference that are each named."""
+
 
 def arm_label(contest: Contest, key: tuple[str, Kind]) -> str:
-    """How an arm is called: the way of training, with the study where there are several."""
-    return WAYS[key[1]] if len(contest.candidates) == 1 else f"{key[0]}, {WAYS[key[1]]}"
+    """How an arm is called: the way of training, with the study where there are several; the study alone if all are one way."""
+    if len(contest.candidates) == 1:
+        return WAYS[key[1]]
+    one_way = len({arm.kind for arm in contest.arms}) == 1
+    return key[0] if one_way else f"{key[0]}, {WAYS[key[1]]}"
 
 
 def points(value: float | None, *, sign: bool = True) -> str:
@@ -53,15 +59,40 @@ def chance(p: float | None) -> str:
 
 
 def findings(contest: Contest) -> tuple[str, ...]:
-    """A sentence or two for each federated model, then for each pair, by the test that decides."""
+    """A sentence or two for each federated model, then for each pair, by the test that decides.
+
+    Many pairs without a difference share one sentence; the table has each of them.
+    """
     together = [_result(contest, arm) for arm in contest.arms if arm.kind == "federated"]
-    return (*together, *(_verdict(contest, duel) for duel in contest.duels))
+    alike = [duel for duel in contest.duels if _is_tested(contest, duel) and not shown(contest, duel)]
+    if len(alike) <= MOST_ALIKE:
+        return (*together, *(_verdict(contest, duel) for duel in contest.duels))
+    rest = [_verdict(contest, duel) for duel in contest.duels if duel not in alike]
+    return (*together, *rest, _alike(contest, alike))
 
 
 def shown(contest: Contest, duel: Duel) -> bool:
     """Whether the test that decides shows a difference, after correction."""
     adjusted = duel.tests[contest.decides].adjusted
     return adjusted is not None and adjusted < LEVEL
+
+
+def _is_tested(contest: Contest, duel: Duel) -> bool:
+    return duel.cases > 0 and duel.tests[contest.decides].p is not None and duel.difference is not None
+
+
+def _alike(contest: Contest, duels: Sequence[Duel]) -> str:
+    """Of several pairs without a difference."""
+    other = "other " if len(duels) < len(contest.duels) else ""
+    least = min(duel.tests[contest.decides].adjusted or 0.0 for duel in duels)
+    limits = [abs(limit) for duel in duels for limit in (duel.low, duel.high) if limit is not None]
+    text = (
+        f"No difference was shown within any of the {len(duels)} {other}pairs ({TESTS[contest.decides]}, p at least "
+        f"{chance(least)} after correction)."
+    )
+    if limits:
+        text += f" That does not make them equal: up to {points(max(limits), sign=False)} points would fit these data."
+    return text
 
 
 def _result(contest: Contest, arm: Arm) -> str:
