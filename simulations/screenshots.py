@@ -6,10 +6,11 @@ Needs Chromium and the development dependencies (playwright). The past that is s
 from __future__ import annotations
 
 import io
+import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from PIL import Image
 
 from common.console import say
 from common.errors import UsageError
-from common.web.accounts import Accounts
+from common.web.accounts import FILE, Accounts
 from common.web.serve import LOCAL_NAMES, Exposure, listen
 from server.dashboard.app import coordinator_app
 from server.registry import site_name
@@ -35,6 +36,7 @@ OUT = Path("docs/images/pages")
 SIZES = {"desktop": (1280, 800), "phone": (390, 780)}
 COLOURS = 128
 TALLEST = 2400
+WHO = "coordinator"
 DONE, GOING = "spine-20260301-090000", "spine-next-20260305-090000"
 PAGES = {
     "studies": "/studies",
@@ -51,7 +53,7 @@ PAGES = {
 
 @dataclass(frozen=True)
 class Served:
-    """A page that is being served: where, and the link that lets in once."""
+    """A page that is being served: where, and the link that lets in once, unless there are accounts."""
 
     origin: str
     link: Callable[[], str]
@@ -63,7 +65,7 @@ def served(build: Callable[[Exposure], FastAPI], accounts: Accounts | None = Non
     with listen("127.0.0.1", 0) as listener:
         where = Exposure("127.0.0.1", listener.getsockname()[1], LOCAL_NAMES, accounts)
         app = build(where)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
@@ -87,10 +89,10 @@ def past(folder: Path) -> Callable[[Exposure], FastAPI]:
     return lambda where: coordinator_app(coordinator, where, lambda _: None, lambda _: None)
 
 
-def take(page: Page, origin: str, out: Path) -> list[Path]:
-    """Every page, light and dark, at desktop and phone width."""
+def take(page: Page, origin: str, out: Path, paths: Mapping[str, str]) -> list[Path]:
+    """Each of ``paths``, light and dark, at desktop and phone width."""
     made = []
-    for name, path in PAGES.items():
+    for name, path in paths.items():
         for scheme in ("light", "dark"):
             for size, (width, height) in SIZES.items():
                 page.emulate_media(color_scheme=scheme)
@@ -121,16 +123,21 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     OUT.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="fedct-") as folder,
-        served(past(Path(folder) / "coordinator")) as here,
-        sync_playwright() as play,
-    ):
-        browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(here.link())
-        made = take(page, here.origin, OUT)
-        browser.close()
+    password = secrets.token_hex(16)
+    with tempfile.TemporaryDirectory(prefix="fedct-") as folder:
+        accounts = Accounts(Path(folder) / FILE)
+        accounts.put(WHO, "approver", password)
+        with served(past(Path(folder) / "coordinator"), accounts) as here, sync_playwright() as play:
+            browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+            page = browser.new_page()
+            made = take(page, here.origin, OUT, {"login": "/login"})
+            page.goto(f"{here.origin}/login")
+            page.get_by_label("Name").fill(WHO)
+            page.get_by_label("Password").fill(password)
+            page.get_by_role("button", name="Log in").click()
+            page.wait_for_url("**/")
+            made += take(page, here.origin, OUT, PAGES)
+            browser.close()
     say(f"{len(made)} pictures in '{OUT}', {sum(path.stat().st_size for path in made) / 1e6:.1f} MB")
 
 
