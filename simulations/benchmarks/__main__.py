@@ -1,4 +1,4 @@
-"""python -m simulations.benchmarks: each measurement is a subcommand that prints JSON."""
+"""python -m simulations.benchmarks: each measurement is a subcommand that prints JSON, and its progress as errors go."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
-from common.console import run_cli, say
+from common.console import out as progress
+from common.console import run_cli
 from common.study import load_study
 
+say = typer.echo
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 StudyFile = Annotated[Path, typer.Argument(help="The study file.")]
 Sites = Annotated[Path, typer.Option(help="Folder of site folders.")]
@@ -171,4 +173,5 @@ def attention(
 
 
 if __name__ == "__main__":
+    progress.stderr = True  # so that what is measured stands alone in the output
     run_cli(app, "python -m simulations.benchmarks")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,14 @@ _LINES = (("private", "federated", svg.FEDERATED), ("alone", "mean hospital alon
 
 def draw(epsilon: Path, trainable: Path, out: Path) -> None:
     """Write the picture of two measurements (JSON files) to ``out`` (PNG). Raises DataError for a file that is not one."""
-    over_epsilon, over_trainable = _measured(epsilon), _measured(trainable)
+    over_epsilon, over_trainable = _measured(epsilon, _LINES), _measured(trainable, _LINES[:1])
     with svg.style():
         figure = Figure(figsize=(7.2, 2.9), dpi=200, layout="constrained", facecolor=svg.PAPER)
         left, right = figure.subplots(1, 2, sharey=True)
         _curves(left, over_epsilon)
         _bars(right, over_trainable)
-        left.set(ylabel="macro AUROC on held-out patients", ylim=(0.5, 0.85))
-        left.legend(loc="upper left")
+        left.set(ylabel="macro AUROC on held-out patients", ylim=(0.5, 0.8))
+        left.legend(loc="lower right")
         picture = io.BytesIO()
         figure.savefig(picture, format="png", metadata={"Software": None})
     write_atomic(out, picture.getvalue(), mode=0o644)
@@ -52,10 +52,11 @@ def _curves(axes: Axes, found: Mapping[str, Any]) -> None:
 
 
 def _bars(axes: Axes, found: Mapping[str, Any]) -> None:
-    """A pair of bars for each part of the network that is trained, from chance upwards."""
-    for number, (key, _, colour) in enumerate(_LINES):
+    """Bars for each part of the network that is trained, from chance upwards; alone beside it where it was measured."""
+    lines = [line for line in _LINES if all(f"{line[0]}_auroc" in measured["summary"] for measured in found.values())]
+    for number, (key, _, colour) in enumerate(lines):
         spreads = [measured["summary"][f"{key}_auroc"] for measured in found.values()]
-        places = [index + 0.38 * (number - 0.5) for index in range(len(spreads))]
+        places = [index + 0.38 * (number - (len(lines) - 1) / 2) for index in range(len(spreads))]
         bars = axes.bar(
             places, [s["mean"] for s in spreads], 0.36, color=colour, yerr=[s["sd"] or 0.0 for s in spreads]
         )
@@ -66,11 +67,11 @@ def _bars(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_axisbelow(True)
 
 
-def _measured(path: Path) -> dict[str, Any]:
+def _measured(path: Path, needed: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         for measured in found.values():
-            for key, _, _ in _LINES:
+            for key, _, _ in needed:
                 float(measured["summary"][f"{key}_auroc"]["mean"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(

@@ -208,6 +208,16 @@ def test_memory_that_no_round_fits_into_fails(monkeypatch, free, state):
     assert (machine.memory().state, bool(machine.memory().remedy)) == (state, state != "ok")
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_gpu_is_never_said_to_be_what_rounds_run_on(monkeypatch, there):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "Some GPU")
+    found = machine.gpu().found
+    assert "rounds run on" in found
+    assert found.endswith("processor cores")
+    assert ("Some GPU is there and stays idle" in found) is there
+
+
 def test_node_contact_and_runner_are_seen_as_they_come_and_go(ready):
     looks = (machine.node, machine.contact, machine.runner)
     assert [look(ready).state for look in looks] == ["fail"] * 3

@@ -15,7 +15,8 @@ def measured(value, sd=None):
 def files(tmp_path):
     epsilon, trainable = tmp_path / "epsilon.json", tmp_path / "trainable.json"
     epsilon.write_text(json.dumps({"8": measured(0.74, 0.01), "1": measured(0.65)}))
-    trainable.write_text(json.dumps({"head": measured(0.7), "all": measured(0.62)}))
+    alone_not_measured = {"summary": {"private_auroc": {"mean": 0.62, "sd": None}}}
+    trainable.write_text(json.dumps({"head": measured(0.7), "all": alone_not_measured}))
     return epsilon, trainable
 
 
