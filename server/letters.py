@@ -53,13 +53,14 @@ class Letters:
             own = correction(nodes[group[0]]) if correction else None
             if own is not None:
                 record[messages.CORRECTION], drift = self._packed(own)
+            del own
             if group[0] not in self._holders:
                 record[messages.BASE] = Array(parts.read(parts.base(self._model, self._study)))
             self.bytes += len(group) * sum(_bytes(array) for array in record.values())
             content = _content(request.model_copy(update={"exponent": exponent, "correction_exponent": drift}))
             content[messages.MODEL] = record
             yield group, content
-            del own, record, content  # before the next is made
+            del record, content  # before the next is made
 
     def arrived(self, node: int, code: str) -> None:
         """A node answered a letter with this code: whether it has the base now."""

@@ -80,7 +80,9 @@ def measure(arch: str, sites: int, rounds: int) -> dict[str, Any]:
                 return [measure_floor(*tls, peers=sites, message=message) for _ in range(FLOORS)]
 
             before = floors()
-            found = _rounds(consortium, consortium.launch(study), rounds)
+            launched = consortium.launch(study)
+            found = _rounds(consortium, launched, rounds)
+            consortium.until(lambda: bool(_events(launched, "end")))  # the machine is the floor's alone
             floor = before + floors()
     seconds = statistics.median(one["seconds"] for one in found)
     processor = statistics.median(sum(one["processor_seconds"].values()) for one in found)
