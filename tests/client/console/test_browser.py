@@ -25,6 +25,8 @@ def shown(tmp_path_factory):
     with served(site_page(site)) as here, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = browser.new_context(base_url=here.origin).new_page()
+        page.set_default_timeout(LONG)
+        page.set_default_navigation_timeout(LONG)
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(here.link())
