@@ -6,6 +6,7 @@ Needs Chromium and the development dependencies (playwright). The past that is s
 from __future__ import annotations
 
 import io
+import secrets
 import shutil
 import tempfile
 import threading
@@ -24,7 +25,7 @@ from client.proposals import proposals
 from client.site import Site
 from common.console import say
 from common.errors import UsageError
-from common.web.accounts import Accounts
+from common.web.accounts import FILE, Accounts
 from common.web.serve import LOCAL_NAMES, Exposure, listen
 from server.dashboard.app import coordinator_app
 from server.registry import site_name
@@ -33,12 +34,13 @@ from simulations.site_history import give_past, make_site
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 OUT = Path("docs/images/pages")
 SIZES = {"desktop": (1280, 800), "phone": (390, 780)}
 COLOURS = 128
 TALLEST = 2400
+WHO = "approver"
 DONE, GOING = "spine-20260301-090000", "spine-next-20260305-090000"
 _HIDE = """folder => { const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) walk.currentNode.nodeValue = walk.currentNode.nodeValue.replaceAll(folder, "/srv/fedct"); }"""
@@ -57,7 +59,7 @@ PAGES = {
 
 @dataclass(frozen=True)
 class Served:
-    """A page that is being served: where, and the link that lets in once."""
+    """A page that is being served: where, and the link that lets in once, unless there are accounts."""
 
     origin: str
     link: Callable[[], str]
@@ -69,7 +71,7 @@ def served(build: Callable[[Exposure], FastAPI], accounts: Accounts | None = Non
     with listen("127.0.0.1", 0) as listener:
         where = Exposure("127.0.0.1", listener.getsockname()[1], LOCAL_NAMES, accounts)
         app = build(where)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
@@ -155,22 +157,40 @@ def _save(picture: bytes, path: Path) -> None:
     cut.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
+def _show(
+    browser: Browser,
+    build: Callable[[Exposure], FastAPI],
+    folder: Path,
+    before: Mapping[str, str],
+    pages: Mapping[str, str],
+) -> list[Path]:
+    """Pictures of one application: of what is there ``before`` somebody logs in, and of its ``pages``."""
+    accounts, password = Accounts(folder / FILE), secrets.token_hex(16)
+    accounts.put(WHO, "approver", password)
+    with served(build, accounts) as here:
+        page = browser.new_page()
+        made = take(page, here.origin, OUT, before)
+        page.goto(f"{here.origin}/login")
+        page.get_by_label("Name").fill(WHO)
+        page.get_by_label("Password").fill(password)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("button", name="Log out").wait_for()
+        made += take(page, here.origin, OUT, pages, str(folder))
+        page.close()
+    return made
+
+
 def main() -> None:
     """Write all pictures to ``OUT``."""
     from playwright.sync_api import sync_playwright
 
     OUT.mkdir(parents=True, exist_ok=True)
-    made: list[Path] = []
     with tempfile.TemporaryDirectory(prefix="fedct-") as folder, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         root = Path(folder)
         site = site_past(root)
-        for build, pages in ((past(root / "coordinator"), PAGES), (site_page(site), site_pages(site))):
-            with served(build) as here:
-                page = browser.new_page()
-                page.goto(here.link())
-                made += take(page, here.origin, OUT, pages, folder)
-                page.close()
+        browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        made = _show(browser, past(root / "coordinator"), root, {"login": "/login"}, PAGES)
+        made += _show(browser, site_page(site), root, {}, site_pages(site))
         browser.close()
     say(f"{len(made)} pictures in '{OUT}', {sum(path.stat().st_size for path in made) / 1e6:.1f} MB")
 

@@ -74,6 +74,7 @@ def serve(app: FastAPI, listener: socket.socket, where: Exposure, ready: Callabl
         app,
         log_config=None,
         access_log=False,
+        ws="none",
         server_header=False,
         date_header=True,
         proxy_headers=False,

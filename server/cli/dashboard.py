@@ -38,8 +38,12 @@ def dashboard(
     opened = None if run else open_coordinator(folder)
     home = opened.folder if opened else (run or folder) / "run"
     where = exposure(host, port, Accounts(home / FILE), certificate, key)
-    listener = listen(host, port)
-    where = replace(where, port=listener.getsockname()[1])
-    journal = Journal(home / "actions.jsonl")
-    app = coordinator_app(opened, where, journal, say) if opened else simulation_app(home.parent, where, journal, say)
-    serve(app, listener, where, lambda: say(f"Open {app.state.door.link if where.accounts is None else where.origin}"))
+    with listen(host, port) as listener:
+        where = replace(where, port=listener.getsockname()[1])
+        journal = Journal(home / "actions.jsonl")
+        if opened:
+            app = coordinator_app(opened, where, journal, say)
+        else:
+            app = simulation_app(home.parent, where, journal, say)
+        link = app.state.door.link if where.accounts is None else where.origin
+        serve(app, listener, where, lambda: say(f"Open {link}"))

@@ -121,6 +121,16 @@ def dp_step(
 
 
 @app.command()
+def pages(
+    sites: Annotated[int, typer.Option(help="Sites.")] = 100, rounds: Annotated[int, typer.Option(help="Rounds.")] = 500
+) -> None:
+    """Milliseconds that the server takes for each place of the coordinator's page."""
+    from simulations.benchmarks.pages import measure
+
+    say(json.dumps(measure(sites, rounds), indent=1))
+
+
+@app.command()
 def attention(
     study: StudyFile,
     sites: Annotated[Path, typer.Option(help="Folder that 'fedct-sim phantom' wrote.")],

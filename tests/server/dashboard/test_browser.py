@@ -38,7 +38,7 @@ def shown(tmp_path_factory):
 def test_rounds_arrive_on_the_open_page_as_they_happen(shown):
     page, folder, complaints = shown
     page.goto(f"/studies/{GOING}")
-    expect(page.get_by_text("13 of 40")).to_be_visible()
+    expect(page.get_by_text("13 of 40", exact=True)).to_be_visible()
     run = RunFolder(folder / "runs" / GOING)
     run.event("reply", round=14, site="hospital-of-the-lake", status="late", reason="deadline", seconds=None)
     lake = page.locator(".places li", has_text="hospital-of-the-lake")
@@ -57,7 +57,7 @@ def test_rounds_arrive_on_the_open_page_as_they_happen(shown):
 def test_a_hospital_is_invited_and_admitted_by_what_it_reads_out(shown):
     page, _, complaints = shown
     page.goto("/sites")
-    page.get_by_label("Hospital").fill("St. Mary")
+    page.get_by_role("textbox", name="Hospital").fill("St. Mary")
     page.get_by_role("button", name="Invite", exact=True).click()
     with page.expect_download() as download:
         page.get_by_role("link", name="Save as a file").click()
