@@ -1,4 +1,4 @@
-"""python -m simulations.screenshots: pictures of the coordinator's page for the documentation.
+"""python -m simulations.screenshots: pictures of the coordinator's and the site's page for the documentation.
 
 Needs Chromium and the development dependencies (playwright). The past that is shown is made up (``showcase``).
 """
@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING
 import uvicorn
 from PIL import Image
 
+from client.console.app import site_app
+from client.proposals import proposals
+from client.site import Site
 from common.console import say
 from common.errors import UsageError
 from common.web.accounts import FILE, Accounts
@@ -27,17 +30,20 @@ from common.web.serve import LOCAL_NAMES, Exposure, listen
 from server.dashboard.app import coordinator_app
 from server.registry import site_name
 from simulations.showcase import HOSPITALS, Past, make_coordinator, make_run, make_study
+from simulations.site_history import give_past, make_site
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 OUT = Path("docs/images/pages")
 SIZES = {"desktop": (1280, 800), "phone": (390, 780)}
 COLOURS = 128
 TALLEST = 2400
-WHO = "coordinator"
+WHO = "approver"
 DONE, GOING = "spine-20260301-090000", "spine-next-20260305-090000"
+_HIDE = """folder => { const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) walk.currentNode.nodeValue = walk.currentNode.nodeValue.replaceAll(folder, "/srv/fedct"); }"""
 PAGES = {
     "studies": "/studies",
     "study": f"/studies/{GOING}",
@@ -89,16 +95,49 @@ def past(folder: Path) -> Callable[[Exposure], FastAPI]:
     return lambda where: coordinator_app(coordinator, where, lambda _: None, lambda _: None)
 
 
-def take(page: Page, origin: str, out: Path, paths: Mapping[str, str]) -> list[Path]:
-    """Each of ``paths``, light and dark, at desktop and phone width."""
+def site_past(folder: Path, patients: int = 24) -> Site:
+    """A hospital with a cohort, decisions, rounds, and two studies that wait (``simulations.site_history``)."""
+    site, key = make_site(folder, patients=patients)
+    give_past(site, key)
+    return site
+
+
+def site_page(site: Site) -> Callable[[Exposure], FastAPI]:
+    """Its page."""
+    return lambda where: site_app(site, where, lambda _: None)
+
+
+def site_pages(site: Site) -> dict[str, str]:
+    """The addresses of its page, by the names of their pictures."""
+    fits, greedy = (one.study for one in proposals(site))
+    study = f"/studies/{fits.digest}"
+    return {
+        "site-studies": "/studies",
+        "site-study": study,
+        "site-refused": f"/studies/{greedy.digest}",
+        "site-approve": f"{study}/approve",
+        "site-budget": "/budget",
+        "site-cohorts": "/cohorts",
+        "site-cohort": f"/cohorts/{fits.cohort_digest[:16]}",
+        "site-releases": "/releases",
+        "site-records": "/records",
+        "site-ledger": "/records/ledger?q=2026-02-07",
+        "site-health": "/health",
+    }
+
+
+def take(page: Page, origin: str, out: Path, pages: Mapping[str, str], hidden: str = "") -> list[Path]:
+    """Every page, light and dark, at desktop and phone width. ``hidden``: a folder of this machine to be called /srv."""
     made = []
-    for name, path in paths.items():
+    for name, path in pages.items():
         for scheme in ("light", "dark"):
             for size, (width, height) in SIZES.items():
                 page.emulate_media(color_scheme=scheme)
                 page.set_viewport_size({"width": width, "height": height})
                 page.goto(origin + path)
                 page.locator("[hx-get]").wait_for(state="detached")  # what is drawn later
+                if hidden:
+                    page.evaluate(_HIDE, hidden)
                 made.append(out / f"{name}-{scheme}-{size}.png")
                 _save(page.screenshot(full_page=True), made[-1])
     return made
@@ -118,26 +157,41 @@ def _save(picture: bytes, path: Path) -> None:
     cut.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
+def _show(
+    browser: Browser,
+    build: Callable[[Exposure], FastAPI],
+    folder: Path,
+    before: Mapping[str, str],
+    pages: Mapping[str, str],
+) -> list[Path]:
+    """Pictures of one application: of what is there ``before`` somebody logs in, and of its ``pages``."""
+    accounts, password = Accounts(folder / FILE), secrets.token_hex(16)
+    accounts.put(WHO, "approver", password)
+    with served(build, accounts) as here:
+        page = browser.new_page()
+        made = take(page, here.origin, OUT, before)
+        page.goto(f"{here.origin}/login")
+        page.get_by_label("Name").fill(WHO)
+        page.get_by_label("Password").fill(password)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("button", name="Log out").wait_for()
+        made += take(page, here.origin, OUT, pages, str(folder))
+        page.close()
+    return made
+
+
 def main() -> None:
     """Write all pictures to ``OUT``."""
     from playwright.sync_api import sync_playwright
 
     OUT.mkdir(parents=True, exist_ok=True)
-    password = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory(prefix="fedct-") as folder:
-        accounts = Accounts(Path(folder) / FILE)
-        accounts.put(WHO, "approver", password)
-        with served(past(Path(folder) / "coordinator"), accounts) as here, sync_playwright() as play:
-            browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-            page = browser.new_page()
-            made = take(page, here.origin, OUT, {"login": "/login"})
-            page.goto(f"{here.origin}/login")
-            page.get_by_label("Name").fill(WHO)
-            page.get_by_label("Password").fill(password)
-            page.get_by_role("button", name="Log in").click()
-            page.wait_for_url("**/")
-            made += take(page, here.origin, OUT, PAGES)
-            browser.close()
+    with tempfile.TemporaryDirectory(prefix="fedct-") as folder, sync_playwright() as play:
+        root = Path(folder)
+        site = site_past(root)
+        browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        made = _show(browser, past(root / "coordinator"), root, {"login": "/login"}, PAGES)
+        made += _show(browser, site_page(site), root, {}, site_pages(site))
+        browser.close()
     say(f"{len(made)} pictures in '{OUT}', {sum(path.stat().st_size for path in made) / 1e6:.1f} MB")
 
 

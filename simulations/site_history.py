@@ -55,7 +55,9 @@ def study_like(name: str, title: str, description: str, *, rounds: int, epsilon:
     return parse_study(content)
 
 
-def give_past(site: Site, key: Ed25519PrivateKey, people: tuple[str, str] = ("dr-weiss", "m-okafor")) -> None:
+def give_past(
+    site: Site, key: Ed25519PrivateKey, people: tuple[str, str] = ("data-manager", "head-of-radiology")
+) -> None:
     """Three studies that were decided on, two of which ran; two that wait, one of them for more than is left."""
     clock = _clock(BEGUN)
     pilot = study_like("vertebra-pilot", "Vertebral fractures: pilot", "A first look.", rounds=6, epsilon=1.0)

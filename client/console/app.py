@@ -76,12 +76,11 @@ def run(site: Site, where: Exposure, say: Callable[[str], None]) -> None:
 
 @contextlib.contextmanager
 def _at_work(desk: Desk) -> Iterator[None]:
-    """Read the records before somebody asks for them, and have no scan go on when the page has ended."""
+    """Read the records, and add up the budget, before somebody asks for them, and have no scan go on when the page has ended."""
 
     def read() -> None:
         with contextlib.suppress(FedctError):  # the pages say what is wrong with them
-            desk.books.log()
-            desk.books.entries()
+            budget.figures(desk, desk.site)
 
     threading.Thread(target=read, name="records", daemon=True).start()
     try:

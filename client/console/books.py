@@ -23,12 +23,13 @@ DECISIONS = frozenset({"study-approved", "study-refused"})
 class Notes:
     """What the pages ask of the audit log.
 
-    ``releases``, ``decisions``: positions in the log, oldest first. ``rounds``: of a study's digest, its training
+    ``low``: the lines in small letters, to be searched. ``releases``, ``decisions``: positions in the log, oldest first. ``rounds``: of a study's digest, its training
     rounds that were begun. ``sent``: bytes of all updates. ``kinds``: how many lines of each kind.
     """
 
     read: int = 0
     last: bytes = b""
+    low: list[bytes] = field(default_factory=list)
     releases: list[int] = field(default_factory=list)
     decisions: list[int] = field(default_factory=list)
     rounds: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
@@ -81,6 +82,7 @@ class Books:
                 notes = Notes()  # another log was put in its place; the chain makes equal last lines equal logs
             for position in range(notes.read, len(lines)):
                 notes.add(position, entry_of(lines[position]))
+                notes.low.append(lines[position].lower())
             notes.read, notes.last = len(lines), lines[-1] if lines else b""
             self._notes = notes
             return lines, notes

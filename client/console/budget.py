@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from client.approval import approved
-from client.budget import spending
-from client.console.desk import AtDesk, AtSite
+from client.budget import CohortSpending, spending
+from client.console.desk import AtDesk, AtSite, Desk
 from client.console.paging import LONGEST, Sheet, matches
-from client.console.spending import history, pieces
+from client.console.spending import Piece, Point, history, pieces
 from client.ledger import Entry
 from client.ledger_export import export_text
 from client.proposals import proposals
+from client.site import Site
 from common.privacy.events import Event, SubsampledGaussian
 from common.web.page import View, Viewer
 
@@ -35,29 +38,53 @@ def budget(view: View, desk: AtDesk, site: AtSite) -> Response:
 @router.get("/budget/picture")
 def picture(view: View, desk: AtDesk, site: AtSite) -> Response:
     """What is spent by whom and what remains."""
-    entries = desk.books.entries()
-    _, notes = desk.books.log()
+    found = figures(desk, site)
+    most, delta = site.config.policy.max_epsilon, site.config.policy.max_delta
+    curve = _curve(view, found.points, most)
+    return view.show("_picture.html.j2", most=most, delta=delta, curve=curve, **vars(found))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The budget in figures. ``promised``: epsilon after all approved studies; ``scale``: the end of the bar."""
+
+    present: CohortSpending
+    others: Sequence[CohortSpending]
+    names: dict[str, str]
+    pieces: list[Piece]
+    points: list[Point]
+    scale: float
+    promised: float
+    asked: list[Piece]
+
+
+def figures(desk: Desk, site: Site) -> Figures:
+    """What the picture is drawn from; computed once for each state of ledger, decisions and limits."""
+    entries, notes = desk.books.entries(), desk.books.log()[1]
     running, waiting = approved(site), [one.study for one in proposals(site)]
-    names = {**notes.names, **{study.digest: study.name for study in running}}
-    found = pieces(site, entries, names, running, waiting)
-    present, *others = spending(site, entries)
-    most = site.config.policy.max_epsilon
-    return view.show(
-        "_picture.html.j2",
-        most=most,
-        delta=site.config.policy.max_delta,
-        present=present,
-        others=others,
-        names=names,
-        pieces=found,
-        scale=max([most, *(piece.end for piece in found)]),
-        promised=max([present.epsilon, *(piece.end for piece in found if piece.kind == "promised")]),
-        asked=[piece for piece in found if piece.kind == "asked"],
-        curve=curve(view, history(site, entries), most),
-    )
+    digests = tuple(study.digest for study in (*running, *waiting))
+    state = (entries[-1].hash if entries else "", len(notes.decisions), len(running), digests, site.config)
+    if desk.kept is None or desk.kept[0] != state:
+        names = {**notes.names, **{study.digest: study.name for study in running}}
+        found = pieces(site, entries, names, running, waiting)
+        present, *others = spending(site, entries)
+        figures_ = Figures(
+            present=present,
+            others=others,
+            names=names,
+            pieces=found,
+            points=history(site, entries),
+            scale=max([site.config.policy.max_epsilon, *(piece.end for piece in found)]),
+            promised=max([present.epsilon, *(piece.end for piece in found if piece.kind == "promised")]),
+            asked=[piece for piece in found if piece.kind == "asked"],
+        )
+        desk.kept = (state, figures_)
+        return figures_
+    kept: Figures = desk.kept[1]
+    return kept
 
 
-def curve(view: Viewer, points: list[Any], most: float) -> str:
+def _curve(view: Viewer, points: Sequence[Point], most: float) -> str:
     """The spending over time as SVG; "" for fewer than two points."""
     if len(points) < 2:
         return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
 from fastapi import Path as InPath
@@ -27,6 +27,7 @@ class Desk:
         self._folder = folder
         site = load_site(folder)
         self.books, self.scan = Books(site), Scan()
+        self.kept: tuple[Any, Any] | None = None  # the budget's figures, and the state that they are of
 
     @property
     def site(self) -> Site:

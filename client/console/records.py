@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from client.audit_log import entry_of
+from client.console.books import Notes
 from client.console.desk import AtDesk
 from client.console.paging import LONGEST, Sheet
 from client.console.studies import in_words
@@ -28,7 +28,7 @@ def log(
 ) -> Response:
     """The lines that hold all words of ``q``, of one ``kind`` or of all."""
     lines, notes = desk.books.log()
-    sheet = Sheet.of(found(lines, q, kind, notes.names), page)
+    sheet = Sheet.of([lines[at] for at in found(lines, notes, q, kind)], page)
     entries = [entry_of(line) for line in sheet.rows]
     kinds = sorted((name, in_words(view, name), count) for name, count in notes.kinds.items())
     return view.show(
@@ -43,19 +43,17 @@ def log(
     )  # fmt: skip
 
 
-def found(lines: list[bytes], words: str, kind: str, names: Mapping[str, str]) -> list[bytes]:
-    """The lines that hold every word, and are of ``kind`` unless that is "", the newest first.
+def found(lines: list[bytes], notes: Notes, words: str, kind: str) -> list[int]:
+    """Positions of the lines that hold every word, and are of ``kind`` unless that is "", the newest first.
 
-    A word that is in the name of a study (``names``, by digest) is also found where the study's digest is. Lines are
-    ASCII, so a letter outside of it is looked for as the log spells it. Nothing is parsed.
+    A word that is in the name of a study is also found where the study's digest is. Lines are ASCII, so a letter outside
+    of it is looked for as the log spells it. Nothing is parsed.
     """
-    rows = lines
-    if kind:
-        mark = f'"kind":{json.dumps(kind)},'.encode()
-        rows = [line for line in rows if mark in line]
+    mark = f'"kind":{json.dumps(kind)},'.encode() if kind else b""
+    rows = [at for at in range(len(lines)) if mark in lines[at]]
     for word in words.lower().split():
-        digests = [digest for digest, name in names.items() if word in name.lower()]
+        digests = [digest for digest, name in notes.names.items() if word in name.lower()]
         wanted = [json.dumps(word)[1:-1].lower().encode(), *(digest.encode() for digest in digests)]
-        low = b"\n".join(rows).lower().split(b"\n") if rows else []
-        rows = [line for line, text in zip(rows, low, strict=True) if any(one in text for one in wanted)]
+        hits = {at for one in wanted for at in rows if one in notes.low[at]}
+        rows = [at for at in rows if at in hits]
     return rows[::-1]

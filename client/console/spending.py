@@ -18,8 +18,7 @@ from common.privacy.events import Event
 from common.study import Study
 
 Kind = Literal["spent", "promised", "asked"]
-MOST_POINTS = 24
-WIDTH, HEIGHT = 1000.0, 260.0
+MOST_POINTS = 16
 
 
 @dataclass(frozen=True)
@@ -78,14 +77,18 @@ def pieces(
 
 
 def history(site: Site, entries: Sequence[Entry]) -> list[Point]:
-    """How the spending of the present cohort grew, at up to ``MOST_POINTS`` charges, evenly chosen and the last."""
+    """How the spending of the present cohort grew, at up to ``MOST_POINTS`` charges and the last.
+
+    They are every 1st, 2nd, 4th, ... charge, so that a further charge adds one point and leaves the others.
+    """
     cohort, delta = site.config.cohort, site.config.policy.max_delta
     rows = [entry for entry in entries if (entry.kind, entry.cohort) == ("reserve", cohort)]
-    count = min(MOST_POINTS, len(rows))
-    chosen = sorted({round((number + 1) * len(rows) / count) - 1 for number in range(count)})
+    stride = 1
+    while len(rows) > stride * MOST_POINTS:
+        stride *= 2
     found, events, begin = [], list[Event](), 0
-    for index in chosen:
-        events += charged(rows[begin : index + 1], cohort)
-        begin = index + 1
-        found.append(Point(rows[index].id, rows[index].time, epsilon(events, delta)))
+    for end in sorted({*range(stride, len(rows) + 1, stride), *([len(rows)] if rows else [])}):
+        events += charged(rows[begin:end], cohort)
+        begin = end
+        found.append(Point(rows[end - 1].id, rows[end - 1].time, epsilon(events, delta)))
     return found

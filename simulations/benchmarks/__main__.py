@@ -172,6 +172,18 @@ def attention(
     say(json.dumps(measure(load_study(study), sites, model), indent=1))
 
 
+@app.command()
+def site_page(
+    rows: Annotated[int, typer.Option(help="Rows of the ledger.")] = 5000,
+    lines: Annotated[int, typer.Option(help="Lines of the audit log.")] = 50_000,
+    repeats: Annotated[int, typer.Option(help="Looks at each page after the first.")] = 20,
+) -> None:
+    """Time of each page of a site with a long past, on the server's side."""
+    from simulations.benchmarks.site_page import measure
+
+    say(json.dumps(measure(rows, lines, repeats), indent=1))
+
+
 if __name__ == "__main__":
     progress.stderr = True  # so that what is measured stands alone in the output
     run_cli(app, "python -m simulations.benchmarks")

@@ -219,16 +219,9 @@ def test_every_link_and_image_leads_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_file_named_is_there_unless_it_is_said_to_be_missing(page):
-    content = text(page).split("## What is not there yet")[0] if page == ARCHITECTURE else text(page)
-    named = re.findall(r"`((?:common|client|server|simulations|tests|docs)/[\w./-]+)`", content)
+def test_every_file_named_is_there(page):
+    named = re.findall(r"`((?:common|client|server|simulations|tests|docs)/[\w./-]+)`", text(page))
     assert [name for name in named if not (ROOT / name).exists()] == []
-
-
-def test_what_is_said_to_be_missing_is_missing():
-    named = [n for n in ticked(section(ARCHITECTURE, "What is not there yet")) if "/" in n]
-    assert named
-    assert [name for name in named if (ROOT / name).exists()] == []
 
 
 def test_decisions_are_numbered_without_a_gap_and_listed():
