@@ -20,6 +20,7 @@ from client.ledger_export import export_text
 from client.proposals import proposals
 from client.site import Site
 from common.privacy.events import Event, SubsampledGaussian
+from common.study import Study
 from common.web.page import View, Viewer
 
 router = APIRouter()
@@ -60,28 +61,33 @@ class Figures:
 
 def figures(desk: Desk, site: Site) -> Figures:
     """What the picture is drawn from; computed once for each state of ledger, decisions and limits."""
-    entries, notes = desk.books.entries(), desk.books.log()[1]
-    running, waiting = approved(site), [one.study for one in proposals(site)]
-    digests = tuple(study.digest for study in (*running, *waiting))
-    state = (entries[-1].hash if entries else "", len(notes.decisions), len(running), digests, site.config)
-    if desk.kept is None or desk.kept[0] != state:
-        names = {**notes.names, **{study.digest: study.name for study in running}}
-        found = pieces(site, entries, names, running, waiting)
-        present, *others = spending(site, entries)
-        figures_ = Figures(
-            present=present,
-            others=others,
-            names=names,
-            pieces=found,
-            points=history(site, entries),
-            scale=max([site.config.policy.max_epsilon, *(piece.end for piece in found)]),
-            promised=max([present.epsilon, *(piece.end for piece in found if piece.kind == "promised")]),
-            asked=[piece for piece in found if piece.kind == "asked"],
-        )
-        desk.kept = (state, figures_)
-        return figures_
-    kept: Figures = desk.kept[1]
-    return kept
+    with desk.counting:
+        entries, notes = desk.books.entries(), desk.books.log()[1]
+        running, waiting = approved(site), [one.study for one in proposals(site)]
+        digests = tuple(study.digest for study in (*running, *waiting))
+        state = (entries[-1].hash if entries else "", len(notes.decisions), len(running), digests, site.config)
+        if desk.kept is None or desk.kept[0] != state:
+            names = {**notes.names, **{study.digest: study.name for study in running}}
+            desk.kept = (state, _count(site, entries, names, running, waiting))
+        kept: Figures = desk.kept[1]
+        return kept
+
+
+def _count(
+    site: Site, entries: Sequence[Entry], names: dict[str, str], running: Sequence[Study], waiting: Sequence[Study]
+) -> Figures:
+    found = pieces(site, entries, names, running, waiting)
+    present, *others = spending(site, entries)
+    return Figures(
+        present=present,
+        others=others,
+        names=names,
+        pieces=found,
+        points=history(site, entries),
+        scale=max([site.config.policy.max_epsilon, *(piece.end for piece in found)]),
+        promised=max([present.epsilon, *(piece.end for piece in found if piece.kind == "promised")]),
+        asked=[piece for piece in found if piece.kind == "asked"],
+    )
 
 
 def _curve(view: Viewer, points: Sequence[Point], most: float) -> str:
@@ -90,7 +96,7 @@ def _curve(view: Viewer, points: Sequence[Point], most: float) -> str:
         return ""
     from client.console.curve import spending_curve  # here: it brings the drawing library
 
-    return spending_curve(points, most, view.t("budget.curve"), view.t("budget.limit", most=f"{most:g}"))
+    return spending_curve(tuple(points), most, view.t("budget.curve"), view.t("budget.limit", most=f"{most:g}"))
 
 
 @router.get("/records/ledger")

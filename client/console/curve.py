@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from client.console.spending import Point
 
 
-def spending_curve(points: Sequence[Point], most: float, label: str, limit: str) -> str:
+@lru_cache(maxsize=4)
+def spending_curve(points: tuple[Point, ...], most: float, label: str, limit: str) -> str:
     """Epsilon after each point as steps, and the limit ``most``; one ``<svg>``. At least two points."""
     times = [date2num(datetime.fromisoformat(point.time)) for point in points]  # type: ignore[no-untyped-call]
     values = [point.epsilon for point in points]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ class Desk:
         self._folder = folder
         site = load_site(folder)
         self.books, self.scan = Books(site), Scan()
+        self.counting = threading.Lock()
         self.kept: tuple[Any, Any] | None = None  # the budget's figures, and the state that they are of
 
     @property
