@@ -601,3 +601,15 @@ def test_a_ledger_held_for_too_long_is_a_storage_error(ledger: Ledger, monkeypat
     with pytest.raises(StorageError, match="held by another process"):
         reserve(ledger)
     holder.close()
+
+
+def test_a_row_that_was_edited_after_this_object_found_it_good_is_noticed(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    for round_ in (1, 2, 3):
+        ledger.release_uncharged(cohort="c", study_digest="a" * 64, round_=round_, what="counts")
+    assert len(ledger.entries()) == 3
+    tamper(ledger, "UPDATE entry SET note = 'nothing' WHERE id = 2")
+    with pytest.raises(LedgerError, match="row 2 of ledger"):
+        ledger.entries()
+    tamper(ledger, "UPDATE entry SET note = 'counts' WHERE id = 2")
+    assert len(ledger.entries()) == 3
