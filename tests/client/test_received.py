@@ -141,10 +141,10 @@ def test_local_weights_are_trained_kept_and_neither_sent_nor_overwritten(cohort,
     first = own(later(received))
     assert not np.array_equal(first, start)
     seen = []
-    honest = participation.evaluate
+    honest = participation.decide
     monkeypatch.setattr(
         participation,
-        "evaluate",
+        "decide",
         lambda model, *rest: seen.append(parts.read(parts.local(model, study))) or honest(model, *rest),
     )
     participate(site, study, request.model_copy(update={"round": 2}), received, training=True)
