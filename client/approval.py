@@ -21,9 +21,10 @@ from client.audit_log import AuditLog
 from client.budget import Forecast, forecast, site_ledger
 from client.chain import Scalar
 from client.ingest.cohort import open_cohort
-from client.ledger import Ledger, utc_now
+from client.ledger import Ledger
 from client.policy import check_study
 from client.site import Site
+from common.clock import now
 from common.errors import BudgetExceeded, DataError, StudyError, TrustError
 from common.study import Study, study_from_json
 
@@ -62,7 +63,7 @@ def review(site: Site, study: Study, signature: str, ledger: Ledger | None = Non
     return Review(problem, cohort_size(site, study), forecast(site, study, ledger or site_ledger(site)))
 
 
-def approve(site: Site, study: Study, signature: str, clock: Callable[[], datetime] = utc_now, *, by: str = "") -> None:
+def approve(site: Site, study: Study, signature: str, clock: Callable[[], datetime] = now, *, by: str = "") -> None:
     """Agree to a study; the log says ``by`` whom, if that is known.
 
     Raises TrustError, PolicyRefusal or BudgetExceeded at the first check that fails.
@@ -81,7 +82,7 @@ def approve(site: Site, study: Study, signature: str, clock: Callable[[], dateti
     site.approve(study, signature)
 
 
-def refuse(site: Site, study: Study, clock: Callable[[], datetime] = utc_now, *, by: str = "") -> bool:
+def refuse(site: Site, study: Study, clock: Callable[[], datetime] = now, *, by: str = "") -> bool:
     """Refuse a study, and take back an approval if there is one; whether there was. The log says ``by`` whom."""
     had = site.withdraw(study)
     details: dict[str, Scalar] = {"study": study.digest, "name": study.name, "was_approved": had}

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from client.chain import EMPTY, GENESIS, Head, Scalar, chain_hash, check_head, read_head, write_head
-from client.ledger import utc_now
+from common.clock import now
 from common.errors import LedgerError, UsageError, from_os_error
 from common.files import fsync_folder
 from common.study import canonical_json
@@ -61,7 +61,7 @@ class AuditLog:
     with what the file holds and not parsed again.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, path: Path, clock: Callable[[], datetime] = now) -> None:
         self.path = path
         self.head_path = path.with_suffix(".head")
         self._clock = clock

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from client.chain import EMPTY, GENESIS, Head, Scalar, chain_hash, check_head, read_head, write_head
+from common.clock import now
 from common.errors import BudgetExceeded, FedctError, LedgerError, StorageError, UsageError, from_os_error
 from common.files import fsync_folder
 from common.privacy.accounting import epsilon
@@ -74,11 +75,6 @@ class Entry:
         return fields | {"events": events_to_json(self.events)}
 
 
-def utc_now() -> datetime:
-    """The time of day in UTC."""
-    return datetime.now(UTC)
-
-
 class _Draft(NamedTuple):
     """What a new row says; number, time and chain are added when it is appended."""
 
@@ -100,7 +96,7 @@ class Ledger:
     remove one, by PLD.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, path: Path, clock: Callable[[], datetime] = now) -> None:
         self.path = path
         self.head_path = path.with_suffix(".head")
         self._clock = clock

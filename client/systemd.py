@@ -19,7 +19,7 @@ from pathlib import Path
 
 from client.site import NODE_KEY, Site
 from common.errors import SiteError
-from common.systemd import HARDENED, binds, command_line, fits, optional, word
+from common.systemd import binds, command_line, fits, hardened, optional, word
 
 GROUP, NODE_USER, TRAINER_USER = "fedct", "fedct-node", "fedct-trainer"
 NODE_UNIT, TRAINER_UNIT = "fedct-node.service", "fedct-trainer.service"
@@ -126,7 +126,7 @@ Restart=always
 RestartSec=5
 TimeoutStopSec=30
 KillMode=mixed
-{HARDENED}
+{hardened()}
 {own}
 
 [Install]

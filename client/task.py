@@ -43,9 +43,9 @@ INTERNAL = "internal-error"
 
 
 def run_task(order: Order) -> dict[str, str | int]:
-    """Do one task; what to say of it on the runner's log (``result_of``). Errors of the connection to the node pass through and end the process.
+    """Do one task; what to say of it on the runner's log (``result_of``).
 
-    So does a node that was started again and does not know the task any more: it answers a heartbeat with 401, and
+    Errors of the connection to the node pass through and end the process. So does a node that was started again and does not know the task any more: it answers a heartbeat with 401, and
     Flower's retries then interrupt the process. What the task reserved on the ledger stays charged.
     """
     begin_child()

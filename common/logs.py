@@ -19,6 +19,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Literal
 
+from common.clock import now
+
 LOG_BYTES = 10 << 20
 LOGS_KEPT = 5
 FIELDS = frozenset(
@@ -30,14 +32,10 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}", re.ASCII)
 Level = Literal["info", "warning", "error"]
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class JsonLog:
     """The log in ``path``, whose folder exists. A full disk loses lines and stops nothing."""
 
-    def __init__(self, path: Path, clock: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(self, path: Path, clock: Callable[[], datetime] = now) -> None:
         self._file = _Private(path, maxBytes=LOG_BYTES, backupCount=LOGS_KEPT, encoding="utf-8", delay=True)
         self._clock = clock
 

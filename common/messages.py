@@ -93,9 +93,10 @@ class Reply(_Message):
     ``status`` and ``code`` are constants, never text from data. ``counts``: the released vector of
     ``Counts`` as little-endian float64 bytes, empty when withheld; ``counts_std``: standard
     deviation of the noise on each entry. ``subgroups``: attributes, joined by commas, of which the confusion matrices of
-    each band follow in ``counts`` (``common.subgroups``). ``exponent``: of the update (``common.wire``). ``epsilon``: privacy of this study charged so far at this
-    site, at the study's delta; a function of public values only. ``seconds`` is not sent: how long a
-    site trained would hint at how many patients it drew.
+    each band follow in ``counts`` (``common.subgroups``). ``exponent``: of the update (``common.wire``).
+    ``epsilon``: privacy of this study charged so far at this site, at the study's delta; a function of
+    public values only. ``seconds`` is not sent: how long a site trained would hint at how many patients
+    it drew.
     """
 
     site: str = Field(pattern=SITE_NAME)

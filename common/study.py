@@ -133,9 +133,9 @@ class Input(_Frozen):
 
 
 class Model(_Frozen):
-    """Which network; ``plain18`` is ResNet-18 without shortcuts, to compare with. ``initial``: ``none``, ``imagenet`` (torchvision's), or a safetensors path.
+    """Which network; ``plain18`` is ResNet-18 without shortcuts, to compare with.
 
-    For a file, ``initial_sha256`` binds the study to its bytes. ``local``: weights that are trained and stay at each
+    ``initial``: ``none``, ``imagenet`` (torchvision's), or a safetensors path. For a file, ``initial_sha256`` binds the study to its bytes. ``local``: weights that are trained and stay at each
     site, which sends and receives the others: its normalisation (FedBN, Li et al. 2021) or its last layer (FedPer,
     Arivazhagan et al. 2019). ``pooling``: how a patient's views become one decision: ``mean`` of their probabilities;
     ``max``, the largest of each class, scaled to add up to 1; ``attention`` or ``gru`` over their features

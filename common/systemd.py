@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-HARDENED = """\
+
+def hardened(capability: str = "") -> str:
+    """Settings of [Service] that every service takes; what it may write, reach and see is its own.
+
+    ``capability``: the only one that it has, "" for none.
+    """
+    return f"""\
 NoNewPrivileges=yes
-CapabilityBoundingSet=
-AmbientCapabilities=
+CapabilityBoundingSet={capability}
+AmbientCapabilities={capability}
 ProtectSystem=strict
 ProtectHome=read-only
 PrivateTmp=yes
@@ -33,7 +39,6 @@ SystemCallFilter=~@resources @privileged
 SystemCallErrorNumber=EPERM
 UMask=0077
 LimitCORE=0"""
-"""Settings of [Service] that every service takes. What it may write, reach and see is its own."""
 
 
 def fits(path: Path) -> bool:

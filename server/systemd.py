@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.errors import CoordinatorError
 from common.pki.address import parse_address
-from common.systemd import HARDENED, binds, command_line, fits, optional, word
+from common.systemd import binds, command_line, fits, hardened, optional, word
 from server.coordinator import Coordinator
 
 USER = "fedct-coordinator"
@@ -50,7 +50,7 @@ RestartSec=5
 TimeoutStopSec=60
 KillMode=mixed
 LimitNOFILE=65536
-{HARDENED.replace("BoundingSet=", f"BoundingSet={capability}").replace("AmbientCapabilities=", f"AmbientCapabilities={capability}")}
+{hardened(capability)}
 MemoryDenyWriteExecute=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
 {binds({sites, operators}, family="")}

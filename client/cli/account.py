@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from common.console import say
-
 
 def account(
     name: Annotated[str, typer.Argument(help="The person's name: small letters and digits.")],
@@ -21,14 +19,7 @@ def account(
 ) -> None:
     """Give a person an account on the site's page, or another role and password; or take it away."""
     from client.site import load_site
-    from common.web.accounts import FILE, Accounts, role_of
-    from common.web.password import password_from
+    from common.web.account_command import change_account
+    from common.web.accounts import FILE, Accounts
 
-    accounts = Accounts(load_site(site).folder / FILE)
-    if remove:
-        accounts.remove(name)
-        say(f"'{name}' has no account any more")
-        return
-    wanted = role_of(role)
-    accounts.put(name, wanted, password_from(password_file))
-    say(f"'{name}' may use the page as {wanted}; a page that is being served without accounts has to be started anew")
+    change_account(Accounts(load_site(site).folder / FILE), name, role, password_file, remove=remove)

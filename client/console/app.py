@@ -60,18 +60,11 @@ def site_app(site: Site, where: Exposure, say: Callable[[str], None]) -> FastAPI
 
 def run(site: Site, where: Exposure, say: Callable[[str], None]) -> None:
     """Serve the page until SIGTERM or Ctrl-C. Raises UsageError when the port is taken."""
-    from dataclasses import replace
-
-    listener = listen(where.host, where.port)
-    where = replace(where, port=listener.getsockname()[1])
-    app = site_app(site, where, say)
-
-    def ready() -> None:
-        link = where.origin if where.accounts else app.state.door.link
-        say(f"The page of site '{site.name}': {link}")
-
-    with _at_work(app.state.desk):
-        serve(app, listener, where, ready)
+    with listen(where.host, where.port) as listener:
+        here = where.on(listener)
+        app = site_app(site, here, say)
+        with _at_work(app.state.desk):
+            serve(app, listener, here, lambda: say(f"The page of site '{site.name}': {here.link(app)}"))
 
 
 @contextlib.contextmanager

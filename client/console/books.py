@@ -23,8 +23,8 @@ DECISIONS = frozenset({"study-approved", "study-refused"})
 class Notes:
     """What the pages ask of the audit log.
 
-    ``low``: the lines in small letters, to be searched. ``releases``, ``decisions``: positions in the log, oldest first. ``rounds``: of a study's digest, its training
-    rounds that were begun. ``sent``: bytes of all updates. ``kinds``: how many lines of each kind.
+    ``low``: the lines in small letters, to be searched. ``releases``, ``decisions``: positions in the log, oldest
+    first. ``rounds``: of a study's digest, its training rounds that were begun. ``sent``: bytes of all updates. ``kinds``: how many lines of each kind.
     """
 
     read: int = 0

@@ -70,8 +70,8 @@ class PrivateStepper:
     """Takes private steps on ``model`` during one round.
 
     ``views``: K. ``batch`` builds the inputs of some patients, K rows for each in turn; the step may
-    overwrite them. ``pools``: the model takes the views of a patient together, and gives one answer. Raises UsageError when a trainable parameter can't be clipped per patient, or is not
-    the optimizer's.
+    overwrite them. ``pools``: the model takes the views of a patient together, and gives one answer.
+    Raises UsageError when a trainable parameter can't be clipped per patient, or is not the optimizer's.
     """
 
     def __init__(

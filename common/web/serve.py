@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
@@ -42,6 +42,17 @@ class Exposure:
     def origin(self) -> str:
         """The page's address as it is printed."""
         return f"{'https' if self.secure else 'http'}://{self.names[0]}:{self.port}"
+
+    def on(self, listener: socket.socket) -> Exposure:
+        """The same at the port that was taken."""
+        return replace(self, port=listener.getsockname()[1])
+
+    def link(self, app: FastAPI) -> str:
+        """What to open in a browser: with accounts the page itself, else the link that lets one person in."""
+        if self.accounts is not None:
+            return self.origin
+        entrance: str = app.state.door.link
+        return entrance
 
 
 def exposure(host: str, port: int, accounts: Accounts, certificate: Path | None, key: Path | None) -> Exposure:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from common.console import say
 from server.cli.options import HERE, FolderOption
 
 
@@ -19,15 +18,8 @@ def account(
     remove: Annotated[bool, typer.Option("--remove", help="End the account, and its sessions.")] = False,
 ) -> None:
     """Give a person an account on the page, or another role and password; or take it away."""
-    from common.web.accounts import FILE, Accounts, role_of
-    from common.web.password import password_from
+    from common.web.account_command import change_account
+    from common.web.accounts import FILE, Accounts
     from server.coordinator import open_coordinator
 
-    accounts = Accounts(open_coordinator(folder).folder / FILE)
-    if remove:
-        accounts.remove(name)
-        say(f"'{name}' has no account any more")
-        return
-    wanted = role_of(role)
-    accounts.put(name, wanted, password_from(password_file))
-    say(f"'{name}' may use the page as {wanted}; a page that is being served without accounts has to be started anew")
+    change_account(Accounts(open_coordinator(folder).folder / FILE), name, role, password_file, remove=remove)

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from common.clock import now
 from common.console import confirm, say
 from common.errors import UsageError
-from server.cli.options import HERE, FolderOption, now
+from server.cli.options import HERE, FolderOption
 
 
 def admit(

@@ -27,8 +27,6 @@ def dashboard(
     key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
 ) -> None:
     """Serve the coordinator's page until stopped; without accounts, to whoever opens the link that is printed."""
-    from dataclasses import replace
-
     from common.web.accounts import FILE, Accounts
     from common.web.journal import Journal
     from common.web.serve import exposure, listen, serve
@@ -39,11 +37,10 @@ def dashboard(
     home = opened.folder if opened else (run or folder) / "run"
     where = exposure(host, port, Accounts(home / FILE), certificate, key)
     with listen(host, port) as listener:
-        where = replace(where, port=listener.getsockname()[1])
+        where = where.on(listener)
         journal = Journal(home / "actions.jsonl")
         if opened:
             app = coordinator_app(opened, where, journal, say)
         else:
             app = simulation_app(home.parent, where, journal, say)
-        link = app.state.door.link if where.accounts is None else where.origin
-        serve(app, listener, where, lambda: say(f"Open {link}"))
+        serve(app, listener, where, lambda: say(f"Open {where.link(app)}"))

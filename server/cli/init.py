@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from common.clock import now
 from common.console import say
 from common.pki.address import parse_address
-from server.cli.options import PassphraseOption, now, passphrase
+from server.cli.options import PassphraseOption, passphrase
 
 
 def init(

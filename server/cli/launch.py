@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from common.clock import now
 from common.console import say
-from server.cli.options import HERE, FolderOption, now
+from server.cli.options import HERE, FolderOption
 from server.cli.sign import write_signature
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -46,8 +45,3 @@ def passphrase(file: Path | None, *, new: bool) -> str:
         )
     asked: str = typer.prompt("Passphrase of the authority's key", hide_input=True, confirmation_prompt=new, err=True)
     return asked
-
-
-def now() -> datetime:
-    """The time of day in UTC."""
-    return datetime.now(UTC)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from common.clock import now
 from common.console import say
-from server.cli.options import HERE, FolderOption, PassphraseOption, now, passphrase
+from server.cli.options import HERE, FolderOption, PassphraseOption, passphrase
 
 
 def renew(folder: FolderOption = HERE, passphrase_file: PassphraseOption = None) -> None:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from common.clock import now
 from common.console import say
-from server.cli.options import HERE, FolderOption, now
+from server.cli.options import HERE, FolderOption
 
 
 def revoke(

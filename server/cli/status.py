@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from common.clock import now
 from common.console import err, out, print_json, say
 from common.errors import RunError
-from server.cli.options import HERE, FolderOption, JsonOption, now
+from server.cli.options import HERE, FolderOption, JsonOption
 
 if TYPE_CHECKING:
     from server.coordinator import Coordinator

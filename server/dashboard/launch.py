@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, UploadFile
 from starlette.responses import Response
 
+from common.clock import now
 from common.errors import FedctError, StudyError
 from common.files import write_atomic
 from common.privacy.plan import plan_for
@@ -16,7 +17,7 @@ from common.web.gate import needs
 from common.web.page import View
 from server.cli.sign import write_signature
 from server.daemon import daemon_of
-from server.dashboard.desk import AtDesk, Desk, now
+from server.dashboard.desk import AtDesk, Desk
 from server.dashboard.plain import forecast, plan_lines
 from server.launch import launch as start
 

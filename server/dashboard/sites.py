@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Path, UploadFile
 from starlette.responses import Response
 
+from common.clock import now
 from common.errors import RunError
 from common.pki.documents import MOST_BYTES
 from common.pki.request import open_request
@@ -18,7 +19,7 @@ from server import ca
 from server.control import KnownNode, NotRunning
 from server.coordinator import Coordinator
 from server.daemon import daemon_of
-from server.dashboard.desk import AtDesk, Desk, now
+from server.dashboard.desk import AtDesk, Desk
 from server.enrolment import invite as make_invitation
 from server.enrolment import tell_superlink
 from server.history import Hello

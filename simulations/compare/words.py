@@ -194,8 +194,3 @@ def setting_value(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(setting_value(item) for item in value)
     return "unset" if value is None else str(value)
-
-
-def way_list(kinds: Sequence[Kind]) -> str:
-    """Ways of training, joined."""
-    return words.joined(WAYS[kind] for kind in kinds)

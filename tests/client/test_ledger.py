@@ -415,12 +415,13 @@ def test_two_processes_can_not_spend_the_same_budget(ledger: Ledger):
     code = f"""
 import sys, time
 from pathlib import Path
-from client.ledger import Ledger, utc_now
+from client.ledger import Ledger
+from common.clock import now
 from common.errors import BudgetExceeded
 from common.privacy.events import SubsampledGaussian
 def slow_clock():  # asked between the check and the row: without a lock, others would slip in here
     time.sleep(0.05)
-    return utc_now()
+    return now()
 ledger = Ledger(Path(sys.argv[1]), slow_clock)
 print("ready", flush=True)
 sys.stdin.readline()
