@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from client.training.ghost_cost import LayerShape, prefers_grams
 from client.training.ghost_layers import GhostLayer, by_places
 from client.training.ghost_records import Record, Weights, erase, form_product, formed, gram_squares, precise, weigh
+from client.training.products import products
 
 # Patients go through a kernel together, as groups, while their gradients are this small: beyond, each call
 # gets new memory from the system, which takes longer to hand out than the kernel to fill.
@@ -22,7 +23,7 @@ FEW_CHANNELS = 8
 
 # The library's weight gradient is slow for wide layers on small planes: while unfolding this many examples
 # fills less memory than the weight, one matrix product is up to three times faster.
-UNFOLDED = 16
+UNFOLDED = 64
 
 
 class GhostConv(GhostLayer):
@@ -53,11 +54,23 @@ class GhostConv(GhostLayer):
         """What the weight's squared norms [P * groups] lack of the kernels' (``b`` is ``stretched``); None for nothing."""
         return None
 
-    def _backward(self, b: Tensor, x: Tensor, weight: Tensor, groups: int, which: int) -> Tensor:
-        """The gradient of the input (``which`` = 0) or of the weight (1)."""
+    def _backward(
+        self, b: Tensor, x: Tensor, weight: Tensor, groups: int, which: int, stride: tuple[int, int] | None = None
+    ) -> Tensor:
+        """The gradient of the input (``which`` = 0) or of the weight (1); ``stride`` if it is not the layer's."""
         m = self.module
         found: Tensor = torch.ops.aten.convolution_backward(
-            b, x, weight, None, m.stride, m.padding, m.dilation, False, [0, 0], groups, [which == 0, which == 1, False]
+            b,
+            x,
+            weight,
+            None,
+            stride or m.stride,
+            m.padding,
+            m.dilation,
+            False,
+            [0, 0],
+            groups,
+            [which == 0, which == 1, False],
         )[which]
         return found
 
@@ -121,7 +134,7 @@ class GhostConv(GhostLayer):
     def _gram_squares(self, x: Tensor, b: Tensor, saved: Sequence[Tensor]) -> Tensor:
         m, b = self.module, self.stretched(b, saved)
         rows = by_places(self._by_group(x))
-        gram = torch.bmm(rows, rows.mT)
+        gram = products(rows, rows)
         if not self.pointwise:
             gram = patch_gram(gram, m, self.tape.views, tuple(x.shape[2:]), tuple(b.shape[2:]))
         squares = gram_squares(gram, by_places(self._by_group(b)), lost=self.lost(x, b, saved))
@@ -139,22 +152,16 @@ class GhostConv(GhostLayer):
     def _weight_sum(self, x: Tensor, b: Tensor) -> Tensor:
         """The gradient of the kernels, summed over all rows: an ordinary one."""
         m = self.module
-        if m.groups == 1 and (self.pointwise or UNFOLDED * b.shape[2] * b.shape[3] < m.out_channels):
-            patches = x if self.pointwise else F.unfold(x, m.kernel_size, m.dilation, m.padding, m.stride)
+        if m.groups == 1 and not self.pointwise and UNFOLDED * b.shape[2] * b.shape[3] < m.out_channels:
+            patches = F.unfold(x, m.kernel_size, m.dilation, m.padding, m.stride)
             return (_channel_rows(b) @ _channel_rows(patches).t()).view_as(m.weight)
-        if self.pointwise:
-            return _pointwise_sum(x, b, m.weight, m.groups)
-        return self._backward(b, x, precise(m.weight.detach()), m.groups, 1)
+        stride = (1, 1) if self.pointwise else None  # taken already
+        return self._backward(b, x, precise(m.weight.detach()), m.groups, 1, stride)
 
 
 def _channel_rows(tensor: Tensor) -> Tensor:
     """[n, channels, ...] as [channels, n * the rest]."""
     return tensor.transpose(0, 1).reshape(tensor.shape[1], -1)
-
-
-def _pointwise_sum(x: Tensor, b: Tensor, weight: Tensor, groups: int) -> Tensor:
-    left, right = (_channel_rows(t).view(groups, t.shape[1] // groups, -1) for t in (b, x))
-    return torch.bmm(left, right.mT).view_as(weight)
 
 
 def patch_gram(

@@ -29,6 +29,7 @@ from client.training.ghost_records import (
     precise,
     weigh,
 )
+from client.training.products import products
 from common.errors import UsageError
 
 
@@ -184,7 +185,7 @@ class GhostLinear(GhostLayer):
             return [(m.weight, scaled.t() @ inputs)] + ([(m.bias, scaled.sum(0))] if by_bias else [])
 
         rows = by_places(left)
-        return Record(gram_squares(torch.bmm(rows, rows.mT), by_places(right), bias=by_bias), clipped_sum)
+        return Record(gram_squares(products(rows, rows), by_places(right), bias=by_bias), clipped_sum)
 
 
 def by_places(tensor: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from client.training.products import products
+
 # Norms from Grams are raised by ROUNDING * epsilon * |a|^2 |b|^2, which bounds what rounding can take off
 # where the products cancel: the clip must hold for gradients that somebody made to do so.
 ROUNDING = 4.0
@@ -72,7 +74,7 @@ def gram_squares(gram_a: Tensor, b: Tensor, *, bias: bool = False, lost: Tensor 
     ``gram_a`` [N, S, S] (overwritten); ``b`` [N, S, o]. ``lost``: the squared length of what a projection takes off,
     from inner products with b_s a_s^T: each is off by epsilon * |a| |b|, and so its square in proportion to itself.
     """
-    gram_b = torch.bmm(b, b.transpose(1, 2))
+    gram_b = products(b, b)
     epsilon = torch.finfo(gram_b.dtype).eps
     if bias:
         gram_a += 1.0  # a bias is a weight whose input is 1
@@ -85,7 +87,9 @@ def gram_squares(gram_a: Tensor, b: Tensor, *, bias: bool = False, lost: Tensor 
 
 def form_product(a: Tensor, b: Tensor, room: Tensor) -> Tensor:
     """Gradients [N, o, p] = sum over views k of b[k] a[k]^T, in ``room``; a [K, N, p, S], b [K, N, o, S]."""
-    torch.bmm(b[0], a[0].mT, out=room)
-    for view in range(1, len(a)):
-        room.baddbmm_(b[view], a[view].mT)
-    return room
+    return products(_side_by_side(b), _side_by_side(a), room)
+
+
+def _side_by_side(views: Tensor) -> Tensor:
+    """[K, N, channels, S] as [N, channels, K * S]."""
+    return views[0] if len(views) == 1 else views.permute(1, 2, 0, 3).flatten(2)
