@@ -29,7 +29,7 @@ from client.health import Standing, watched
 from client.site import AUTHORITY, NODE_KEY, Site
 from common.errors import SiteError
 from common.files import write_atomic
-from common.flower_env import LOOPBACK, NO_PROXY, flower_environment, free_port
+from common.flower_env import LOOPBACK, NO_PROXY, TRAINING, flower_environment, free_port
 from common.logs import JsonLog
 from common.supervisor import Event, Service, supervise
 
@@ -65,7 +65,7 @@ def services(site: Site, port: int) -> dict[Part, Service]:
         *("--isolation", "process", "--superexec-auth-secret-file", secret),
     )
     runner = (*python, "client.runner", str(site.folder), "--address", f"{LOOPBACK}:{port}", "--secret", secret)
-    environment = flower_environment(runner_home)
+    environment = TRAINING | flower_environment(runner_home)
     return {
         "node": Service("node", node, node_environment(site), home / "empty", home / "node.log", {0: REFUSED}),
         "runner": Service("runner", runner, environment, runner_home / "empty", runner_home / "runner.out"),

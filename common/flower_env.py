@@ -11,6 +11,16 @@ LOOPBACK = "127.0.0.1"
 NO_PROXY = ("NO_PROXY", "no_proxy")
 CHUNK_BYTES = 5 << 20  # Flower's own default; what the coordinator takes in one request hangs on it
 
+# For a process that trains: torch's threads soon leave the processor when they wait, to whom else it is busy with
+# (spinning, each step may take twice as long beside another process), and freed memory is kept for the next tensor,
+# since what the system hands out anew takes as long to clear as a layer to compute.
+TRAINING = {
+    "GOMP_SPINCOUNT": "1000",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+}
+
 
 def flower_environment(home: Path) -> dict[str, str]:
     """Environment with ``home / "flwr"`` as Flower's own folder: nothing phones home, nothing is installed.

@@ -21,7 +21,7 @@ import psutil
 
 from client.app import SITES_VARIABLE
 from common.errors import RunError
-from common.flower_env import flower_environment, free_port
+from common.flower_env import TRAINING, flower_environment, free_port
 from common.study import Study
 from server.bundle import bundle_files, write_files
 from server.run_folder import RUN_VARIABLE, RunFolder
@@ -32,13 +32,17 @@ SETTLE_SECONDS = 10.0
 
 def environment(home: Path, sites: Path, run: Path) -> dict[str, str]:
     """The environment of every process that we start: Flower's, and Ray's."""
-    return flower_environment(home) | {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TMPDIR": str(home),
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        SITES_VARIABLE: str(sites),
-        RUN_VARIABLE: str(run),
-    }
+    return (
+        TRAINING
+        | flower_environment(home)
+        | {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_TMPDIR": str(home),
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            SITES_VARIABLE: str(sites),
+            RUN_VARIABLE: str(run),
+        }
+    )
 
 
 @dataclass

@@ -7,6 +7,7 @@ same network and the same batch, and take their steps in turn: what else the mac
 from __future__ import annotations
 
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -16,6 +17,7 @@ from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 from client.training.dp_step import PrivateStepper
 from client.training.ghost import CLIP_SLACK, GhostGradients
 from client.training.randomness import Keystream, add_noise
+from common.flower_env import TRAINING
 from common.models.resnet import build_model
 from common.privacy.plan import PrivacyPlan
 from common.study import parse_study
@@ -53,9 +56,10 @@ def measure(arch: str, size: int, batch: int, repeats: int, threads: int, *, opa
 
     ``processor_ratio_to_plain``: the same ratio in processor time, of the least step of each. With one thread it holds on a
     machine that other work keeps busy too, where the time on the clock says more of that work than of the step.
-    Without ``opacus`` its ratios and the error are left out.
+    Without ``opacus`` its ratios and the error are left out. All methods have the settings of a process that trains
+    (``common.flower_env``), which make each of them faster.
     """
-    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, TRAINING):
         methods = [m for m in STEPS if opacus or not m.startswith("opacus")]
         workers = {m: _Worker(stack, m, (arch, size, batch), threads, Path(folder)) for m in methods}
         for _ in range(repeats):

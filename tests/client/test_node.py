@@ -10,6 +10,7 @@ from client import node
 from client.node import serve, services
 from client.site import AUTHORITY, NODE_KEY, CoordinatorSettings, Site, SiteConfig, create_site
 from common.errors import SiteError
+from common.flower_env import TRAINING
 from common.supervisor import Event
 
 
@@ -59,6 +60,16 @@ def test_neither_runs_in_a_folder_from_which_python_could_import(joined):
         assert service.folder == joined.folder / part / "empty"
         assert service.environment["FLWR_HOME"] == str(joined.folder / part / "flwr")
         assert service.command[1:3] == ("-P", "-m")
+
+
+def test_only_the_runner_is_started_as_a_process_that_trains_and_the_machines_own_settings_win(joined, monkeypatch):
+    for name in TRAINING:
+        monkeypatch.delenv(name, raising=False)
+    found = services(joined, 4242)
+    assert TRAINING.items() <= found["runner"].environment.items()
+    assert not TRAINING.keys() & found["node"].environment.keys()
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert services(joined, 4242)["runner"].environment["GOMP_SPINCOUNT"] == "7"
 
 
 @pytest.mark.parametrize("missing", [AUTHORITY, NODE_KEY])

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import urllib.request
 
-from common.flower_env import LOOPBACK, flower_environment, free_port
+from common.flower_env import LOOPBACK, TRAINING, flower_environment, free_port
 
 
 def test_nothing_of_flower_phones_home_or_installs(tmp_path):
@@ -32,6 +35,22 @@ def test_a_lower_case_variable_does_not_send_loopback_through_a_proxy(tmp_path, 
         assert urllib.request.proxy_bypass_environment(LOOPBACK)
         assert urllib.request.proxy_bypass_environment("pacs.example")
         assert not urllib.request.proxy_bypass_environment("elsewhere.example")
+
+
+def test_a_process_that_trains_uses_freed_memory_again_without_asking_the_system():
+    code = """
+import resource, torch
+for _ in range(5): [torch.ones(4 << 20) for _ in range(8)]  # 16 MB each
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5): [torch.ones(4 << 20) for _ in range(8)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    plain = {name: value for name, value in os.environ.items() if name not in TRAINING}
+    faults = [
+        int(subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True).stdout)
+        for env in (plain, plain | TRAINING)
+    ]
+    assert faults[1] * 10 < faults[0]
 
 
 def test_a_port_is_free_on_loopback():

@@ -2,16 +2,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.training.ghost_cost import REORDERED, TRAFFIC, LayerShape, formed_cost, gram_cost, prefers_grams
+from client.training.ghost_cost import (
+    CONVOLUTION_ENTRY,
+    FORMED_ENTRY,
+    GRAM_ENTRY,
+    PRODUCTS,
+    LayerShape,
+    formed_cost,
+    gram_cost,
+    prefers_grams,
+)
 
 
 def test_the_formula_by_hand():
     conv = LayerShape(channels_in=4, channels_out=6, kernel=(3, 5), pixels=20, places=10)
-    assert formed_cost(conv) == REORDERED * TRAFFIC * 6 * 4 * 15
-    assert gram_cost(conv) == 400 * 4 + 100 * 6 + TRAFFIC * (400 + 100 * 9)
+    assert formed_cost(conv) == pytest.approx(CONVOLUTION_ENTRY * 6 * 4 * 15)
+    assert gram_cost(conv) == pytest.approx((400 * 4 + 100 * 6) / PRODUCTS + GRAM_ENTRY * (400 + 100 * 9))
     linear = LayerShape(channels_in=4, channels_out=6, kernel=(1, 1), pixels=2, places=2)
-    assert formed_cost(linear) == TRAFFIC * 24
-    assert gram_cost(linear) == 4 * 10 + TRAFFIC * 8
+    assert formed_cost(linear) == pytest.approx(FORMED_ENTRY * 24)
+    assert gram_cost(linear) == pytest.approx(4 * 10 / PRODUCTS + GRAM_ENTRY * 8)
 
 
 @pytest.mark.parametrize(
