@@ -19,7 +19,6 @@ from flwr.serverapp import Grid, ServerApp
 from common.errors import FedctError, RunError
 from server.arrays import spare_memory
 from server.coordinator import COORDINATOR_VARIABLE, Coordinator, open_coordinator
-from server.delivery import wait_less
 from server.run import run_study
 from server.run_folder import RUN_VARIABLE, RunFolder
 
@@ -32,7 +31,6 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the study of this run's folder; what ends it is on the event log before it is raised."""
     spare_memory()
-    wait_less()
     root = os.environ.get(RUN_VARIABLE)
     if root is None:
         raise RunError(f"{RUN_VARIABLE} is not set", "Start the run with fedct-sim or fedct-coordinator")

@@ -5,8 +5,7 @@
 2. Replies of a node that is not connected are not asked for. Once its lease of 60 s has lapsed, Flower answers for it
    with an error and refuses the true reply for good, so that a minute without network would cost a round's work.
 3. Replies are pulled one at a time, so that no more than one update is in memory.
-4. A reply can be pulled before all of it is there. Flower then asks again after 1, 2, 4, 8 and 10 s; ``wait_less``
-   makes that tenths of a second, as it is on loopback.
+4. A reply is there to be pulled when all of it has arrived, so pulling it waits for no site (``server.uploads``).
 """
 
 from __future__ import annotations
@@ -18,9 +17,6 @@ from typing import Protocol, cast
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_utils import pull_objects
-
-FIRST_WAIT, LONGEST_WAIT = 0.1, 1.0
 
 SUPERLINKS_OWN = frozenset(
     {ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE}
@@ -28,12 +24,6 @@ SUPERLINKS_OWN = frozenset(
 """Errors that Flower's SuperLink makes itself: they say nothing of what the node has done."""
 LOST = SUPERLINKS_OWN | {ErrorCode.CLIENT_APP_CRASHED}
 """Errors after which no answer to that message will come, though the site never gave one."""
-
-
-def wait_less() -> None:
-    """Shorten the time after which this process asks again for a part of a reply that is not there yet."""
-    defaults = {**(pull_objects.__kwdefaults__ or {}), "initial_backoff": FIRST_WAIT, "backoff_cap": LONGEST_WAIT}
-    pull_objects.__kwdefaults__ = defaults
 
 
 @dataclass(frozen=True)

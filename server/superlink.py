@@ -76,8 +76,10 @@ def make_app(folder: Path) -> FastAPI:
     from flwr.superlink.main import create_app
 
     from server.objects import keep_objects_in_files
+    from server.uploads import hold_back_what_has_not_arrived
 
     keep_objects_in_files()
+    hold_back_what_has_not_arrived()
     config = SuperLinkLifespanConfig(
         control_address="",
         health_server_address=None,

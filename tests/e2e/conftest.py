@@ -299,9 +299,13 @@ def sites(consortium, make_sites):
 
 
 class Proxy:
-    """A way of TCP between a site and the coordinator that can be cut: nothing passes, and nobody is told."""
+    """A way of TCP between a site and the coordinator that can be cut: nothing passes, and nobody is told.
+
+    ``slow``: bytes a second on each connection, each way; 0: as many as there are.
+    """
 
     def __init__(self, goal: int) -> None:
+        self.slow = 0
         self._goal, self._open = goal, threading.Event()
         self._open.set()
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -331,7 +335,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := one.recv(1 << 16):
                 self._open.wait()
-                other.sendall(data)
+                for start in range(0, len(data), 1 << 12):
+                    time.sleep((1 << 12) / self.slow if self.slow else 0)
+                    other.sendall(data[start : start + (1 << 12)])
         for end in (one, other):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

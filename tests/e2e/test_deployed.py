@@ -80,6 +80,34 @@ def test_a_cut_network_a_killed_node_and_a_killed_runner_cost_no_site_its_round(
         AuditLog(site.audit_file).verify()
 
 
+@pytest.mark.failure(
+    "a site's network, so slow that its update takes longer than a round",
+    seen="`late` with `deadline`, then with `busy`",
+    ends="finished without it; the others wait no longer than the deadline",
+    ledgers="charged for the round that it was asked",
+)
+def test_a_slow_link_holds_up_neither_the_other_sites_nor_the_run(consortium, sites, small_study, proxy_for):
+    study = small_study(
+        federation={"rounds": 2, "minimum_sites": 1, "deadline_minutes": 3.0}, training={"local_steps": 60}
+    )
+    quick, slow = sites(2, study)
+    slow, proxy = proxy_for(slow)
+    for site in (quick, slow):
+        consortium.start_site(site)
+    consortium.until(lambda: consortium.online() == 2)
+    launched = consortium.launch(study)
+    consortium.until(lambda: consortium.charged(slow, study) == (1,), 300)  # it has the model, and trains
+    proxy.slow = 60_000  # of 45 MB
+    results = consortium.finish(launched, 600)
+    assert results.outcome == "finished", results.reason
+    assert [statuses(record) for record in results.rounds] == [
+        {quick.name: ("ok", ""), slow.name: ("late", "deadline")},
+        {quick.name: ("ok", ""), slow.name: ("late", "busy")},
+    ]
+    assert consortium.charged(quick, study) == (1, 2)
+    assert consortium.charged(slow, study) == (1,)
+
+
 # Put before everything else in each process of a site: its clock is ten minutes ahead.
 WRONG_CLOCK = """
 import datetime, time
