@@ -145,7 +145,8 @@ def _ask(view: Viewer, shown: Shown, what: str, *, danger: bool) -> Response:
 def _rounds(shown: Shown) -> dict[str, object]:
     """The newest rounds, and who is at work, those first who need a look, and until when they are waited for."""
     order = {"failed": 0, "refused": 0, "late": 1, "gone": 2, "working": 3, "ok": 4}
-    places = sorted(shown.history.places.values(), key=lambda place: (order[place.doing], place.site))
+    at_work = shown.history.places.values() if shown.standing.state in ("running", "unknown") else ()
+    places = sorted(at_work, key=lambda place: (order[place.doing], place.site))
     unready = sorted(
         (one for one in shown.history.hellos.values() if not one.ready and one.site not in shown.history.places),
         key=lambda one: one.site,

@@ -164,3 +164,17 @@ def test_after_something_was_done_about_a_run_the_superlink_is_asked_anew(tmp_pa
     assert state() == "running", "it is not asked at every look"
     shelf.forget()
     assert state() == "stopped"
+
+
+def test_of_a_run_that_was_broken_off_nobody_is_said_to_be_at_work(page, tmp_path):
+    study = make_study("a", "A", 9)
+    folder = make_run(tmp_path / "a", study, ("x", "y"), Past(2, finished=False), datetime.now(UTC))
+    browser = page(run=tmp_path / "a").browser()
+    with folder.alone():
+        shown = browser.text("/studies/a")
+        assert "Sites at work" in shown
+        assert "waits until" in shown
+    shown = browser.text("/studies/a")
+    assert "interrupted" in shown
+    assert "Sites at work" not in shown
+    assert "waits until" not in shown
