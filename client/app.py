@@ -37,12 +37,15 @@ app = ClientApp()
 def hello(message: Message, context: Context) -> Message:
     """Say who this site is and whether it would take part."""
     site, code = None, ""
+    about: dict[str, str | int] = {}
     try:
         site = _site(context)
         request = _request(message)
-        readiness(site, request.parse_study(), request.round)
+        study = request.parse_study()
+        about = {"study": study.digest, "round": request.round}
+        readiness(site, study, request.round)
     except Exception as error:
-        code = _record(site, "not-ready", error)
+        code = _record(site, "not-ready", error, **about)
     answer = Hello(site=_name(site), release=VERSION, ready=not code, code=code)
     return _reply(message, answer, None)
 

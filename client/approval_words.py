@@ -13,6 +13,7 @@ _STAYS = {
     "head": " but for the last layer, which stays here",
 }
 
+_ALWAYS = "00:00-24:00"
 _POOLING = {
     "max": "A patient is judged by the largest probability of any view.",
     "attention": "A patient is judged by all its views together, weighed by attention.",
@@ -70,7 +71,7 @@ def _work(study: Study) -> list[str]:
         f"Of {parameters / 1e6:.1f} million weights it trains {parts[study.model.trainable]}.",
         f"The first message with the model has {_amount(first_message_bytes(study))}, a later one and an update {_amount(later_message_bytes(study))}.",
         f"{federation.rounds} rounds of {training.local_steps} steps each at every site, {study.total_steps} in all.",
-        f"A round may last {federation.deadline_minutes:g} minutes, and needs {federation.minimum_sites} sites.",
+        f"A round may last {federation.deadline_minutes:g} minutes, and needs {_sites(federation.minimum_sites)}.",
     ]
 
 
@@ -85,6 +86,10 @@ def _data(site: Site, study: Study, cohort: CohortSize | None) -> list[str]:
         f"{where}: {cohort.training} patients train it, {cohort.held_out} are held out to evaluate it.",
         f"In each step {drawn}.",
     ]
+
+
+def _sites(count: int) -> str:
+    return "1 site" if count == 1 else f"{count:,} sites"
 
 
 def _amount(size: int) -> str:
@@ -115,8 +120,8 @@ def _releases(site: Site, study: Study) -> list[str]:
 def _limits(site: Site, study: Study) -> list[str]:
     policy = site.config.policy
     return [
-        f"steps       {study.total_steps} of at most {policy.max_steps}",
-        f"weights     {parameter_count(study)} of at most {policy.max_parameters}",
-        f"rounds      at most {policy.max_rounds_a_day} a day, counting all studies",
-        f"hours       {policy.hours}, by this site's clock",
+        f"It makes {study.total_steps:,} training steps, of at most {policy.max_steps:,}.",
+        f"Its network has {parameter_count(study):,} weights, of at most {policy.max_parameters:,}.",
+        f"Rounds are begun at most {policy.max_rounds_a_day:,} times a day, counting all studies.",
+        f"They are begun at {'any hour' if policy.hours == '00:00-24:00' else policy.hours}, by this site's clock.",
     ]

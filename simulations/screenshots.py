@@ -25,9 +25,12 @@ from client.proposals import proposals
 from client.site import Site
 from common.console import say
 from common.errors import UsageError
+from common.study import study_from_toml
 from common.web.accounts import FILE, Accounts
 from common.web.serve import LOCAL_NAMES, Exposure, listen
 from server.dashboard.app import coordinator_app
+from server.dashboard.launch import starter
+from server.dashboard.signed import sign
 from server.registry import site_name
 from simulations.showcase import HOSPITALS, Past, make_coordinator, make_run, make_study
 from simulations.site_history import give_past, make_site
@@ -53,6 +56,7 @@ PAGES = {
     "sites": "/sites",
     "admit": "/sites/admit",
     "launch": "/launch",
+    "signed": "/launch/signed/my-study",
     "stop": f"/studies/{GOING}/stop",
 }
 
@@ -83,7 +87,7 @@ def served(build: Callable[[Exposure], FastAPI], accounts: Accounts | None = Non
 
 
 def past(folder: Path) -> Callable[[Exposure], FastAPI]:
-    """A coordinator with three studies, and its page."""
+    """A coordinator with three studies and one that is signed, and its page."""
     now, sites = datetime.now(UTC), [site_name(hospital) for hospital in HOSPITALS[:-1]]
     coordinator = make_coordinator(folder)
     runs = folder / "runs"
@@ -92,6 +96,8 @@ def past(folder: Path) -> Callable[[Exposure], FastAPI]:
     make_run(runs / "spine-wide-20260304-090000", wide, sites, Past(30, finished=True), now, 1)
     following = make_study("spine-next", "Three kinds of spine, next year's patients", 40)
     make_run(runs / GOING, following, sites, Past(13, finished=False), now, 2)
+    text = starter()
+    sign(coordinator, study_from_toml(text), text)
     return lambda where: coordinator_app(coordinator, where, lambda _: None, lambda _: None)
 
 

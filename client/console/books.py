@@ -17,6 +17,7 @@ from client.ledger import Entry, Ledger
 from client.site import Site
 
 DECISIONS = frozenset({"study-approved", "study-refused"})
+NOES = frozenset({"not-ready", "refused-or-failed"})
 
 
 @dataclass
@@ -24,7 +25,8 @@ class Notes:
     """What the pages ask of the audit log.
 
     ``low``: the lines in small letters, to be searched. ``releases``, ``decisions``: positions in the log, oldest
-    first. ``rounds``: of a study's digest, its training rounds that were begun. ``sent``: bytes of all updates. ``kinds``: how many lines of each kind.
+    first. ``rounds``: of a study's digest, its training rounds that were begun. ``noes``: of a study's digest, the
+    position of the newest answer by which this site took no part, unless it began a round or was decided on since. ``sent``: bytes of all updates. ``kinds``: how many lines of each kind.
     """
 
     read: int = 0
@@ -33,6 +35,7 @@ class Notes:
     releases: list[int] = field(default_factory=list)
     decisions: list[int] = field(default_factory=list)
     rounds: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    noes: dict[str, int] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     sent: int = 0
     kinds: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -40,15 +43,21 @@ class Notes:
     def add(self, position: int, entry: AuditEntry) -> None:
         """Take note of one line."""
         details = entry.details
+        study = str(details.get("study", ""))
         self.kinds[entry.kind] += 1
         if entry.kind == "release":
             self.releases.append(position)
             self.sent += whole_number(details, "update_bytes")
-        elif entry.kind == "round" and details.get("training"):
-            self.rounds[str(details.get("study", ""))].add(whole_number(details, "round"))
+        elif entry.kind == "round":
+            self.noes.pop(study, None)
+            if details.get("training"):
+                self.rounds[study].add(whole_number(details, "round"))
+        elif entry.kind in NOES and study:
+            self.noes[study] = position
         elif entry.kind in DECISIONS:
+            self.noes.pop(study, None)
             self.decisions.append(position)
-            self.names[str(details.get("study", ""))] = str(details.get("name", ""))
+            self.names[study] = str(details.get("name", ""))
 
 
 class Books:

@@ -48,18 +48,21 @@ class Card:
 @router.get("/cohorts")
 def cohorts(view: View, desk: AtDesk, site: AtSite) -> Response:
     """All cohorts, and what could be ingested."""
-    cards = [_card(site, path) for path in sorted(site.cohorts_dir.glob("[0-9a-f]*")) if path.is_dir()]
     return view.show(
-        "cohorts.html.j2", site=site, cards=cards, studies=_plans(site), chosen="", progress=desk.scan.progress
+        "cohorts.html.j2", site=site, cards=_cards(site), studies=_plans(site), progress=desk.scan.progress
     )
 
 
 @router.get("/cohorts/live")
 def live(view: View, desk: AtDesk) -> Response:
-    """How the scan stands, as it goes."""
+    """How the scan stands, as it goes, and the cohorts once it is done."""
 
     def render() -> dict[str, str]:
-        return {"scan": view.render("_scan.html.j2", progress=desk.scan.progress)}
+        progress = desk.scan.progress
+        parts = {"scan": view.render("_scan.html.j2", progress=progress)}
+        if progress.state == "done":
+            parts["cohorts"] = view.render("_cohorts.html.j2", cards=_cards(desk.site))
+        return parts
 
     return stream(view.request, lambda: desk.scan.progress, render)
 
@@ -136,6 +139,10 @@ def _sheet(opened: Cohort) -> list[tuple[str, list[tuple[str, str]]]]:
         (name, [(tile.pseudonym, base64.b64encode(tile.png).decode()) for tile in tiles if tile.label == name])
         for name in classes
     ]
+
+
+def _cards(site: Site) -> list[Card]:
+    return [_card(site, path) for path in sorted(site.cohorts_dir.glob("[0-9a-f]*")) if path.is_dir()]
 
 
 def _card(site: Site, path: Path) -> Card:

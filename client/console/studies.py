@@ -5,6 +5,7 @@ Yes and no are those of ``fedct-site study`` (``client.approval``), with a secon
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -30,11 +31,14 @@ MOST_DECISIONS = 50
 
 @dataclass(frozen=True)
 class Row:
-    """A study in the list. ``begun``: how many of its rounds were begun here."""
+    """A study in the list. ``begun``: how many of its rounds were begun here. ``no``: why this site took no part when
+    it was asked last, and the time of that; None if it did.
+    """
 
     study: Study
     title: str
     begun: int
+    no: tuple[str, str] | None
 
 
 @router.get("/studies")
@@ -44,8 +48,8 @@ def studies(view: View, desk: AtDesk, site: AtSite) -> Response:
     return view.show(
         "studies.html.j2",
         site=site,
-        waiting=[(_row(one.study, notes), one.since) for one in proposals(site)],
-        running=[_row(study, notes) for study in approved(site)],
+        waiting=[(_row(one.study, lines, notes), one.since) for one in proposals(site)],
+        running=[_row(study, lines, notes) for study in approved(site)],
         decisions=[entry_of(lines[at]) for at in reversed(notes.decisions[-MOST_DECISIONS:])],
         plain=plain,
     )
@@ -71,8 +75,8 @@ def add(
 def study(view: View, desk: AtDesk, site: AtSite, digest: Digest) -> Response:
     """One study in plain words."""
     plan, signature, waiting = desk.known(site, digest)
-    _, notes = desk.books.log()
-    return view.show("study.html.j2", row=_row(plan, notes), waiting=waiting, **_in_words(desk, site, plan, signature))
+    row = _row(plan, *desk.books.log())
+    return view.show("study.html.j2", row=row, waiting=waiting, **_in_words(desk, site, plan, signature))
 
 
 @router.get("/studies/{digest}/cost")
@@ -97,7 +101,7 @@ def ask_approve(view: View, desk: AtDesk, site: AtSite, digest: Digest) -> Respo
     return view.show(
         "confirm.html.j2",
         title=view.t("study.confirm_approve", name=plan.name),
-        lines=[*leaves, spent, view.t("study.confirm_digest", digest=digest)],
+        lines=[view.t("study.confirm_leaves"), *leaves, spent, view.t("study.confirm_digest", digest=digest)],
         action=f"/studies/{digest}/approve",
         go=view.t("study.approve_yes"),
         back=f"/studies/{digest}",
@@ -157,8 +161,13 @@ def _in_words(desk: Desk, site: Site, plan: Study, signature: str) -> dict[str, 
     }
 
 
-def _row(plan: Study, notes: Notes) -> Row:
-    return Row(plan, plain(plan.title) or plan.name, len(notes.rounds.get(plan.digest, ())))
+def _row(plan: Study, lines: list[bytes], notes: Notes) -> Row:
+    at, no = notes.noes.get(plan.digest), None
+    if at is not None:
+        entry = entry_of(lines[at])
+        why = re.sub(r"^[A-Za-z]\w*: ", "", str(entry.details.get("error", "")))  # the error's class
+        no = (plain(why).rstrip("."), entry.time)
+    return Row(plan, plain(plan.title) or plan.name, len(notes.rounds.get(plan.digest, ())), no)
 
 
 def _study(content: bytes) -> Study:

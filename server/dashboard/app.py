@@ -12,7 +12,7 @@ from common.web.page import Page, page_app
 from common.web.serve import Exposure
 from server.coordinator import Coordinator
 from server.daemon import daemon_of
-from server.dashboard import launch, results, sites, studies
+from server.dashboard import launch, results, signed, sites, studies
 from server.dashboard.desk import Desk
 from server.dashboard.shelf import CoordinatorShelf, Runs, SimulationShelf
 from server.history import moment
@@ -26,7 +26,7 @@ COORDINATORS_PLACES = (PLACES[0], ("/sites", "nav.sites"), ("/launch", "nav.laun
 def coordinator_app(coordinator: Coordinator, where: Exposure, audit: Audit, say: Callable[[str], None]) -> FastAPI:
     """The page of a coordinator."""
     desk = Desk(Runs(CoordinatorShelf(daemon_of(coordinator))), coordinator)
-    routers = (studies.router, results.router, sites.router, launch.router)
+    routers = (studies.router, results.router, sites.router, launch.router, signed.router)
     return _app(coordinator.config.title, COORDINATORS_PLACES, routers, desk, where, audit, say)
 
 

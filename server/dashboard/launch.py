@@ -1,4 +1,4 @@
-"""Launching a study: written or read from a file, checked as it is typed, its cost forecast before anything starts."""
+"""Launching a study: written or read from a file, checked as it is typed, its cost forecast before it is signed."""
 
 from __future__ import annotations
 
@@ -8,33 +8,31 @@ from typing import Annotated
 from fastapi import APIRouter, Form, UploadFile
 from starlette.responses import Response
 
-from common.clock import now
 from common.errors import FedctError, StudyError
-from common.files import write_atomic
 from common.privacy.plan import plan_for
 from common.study import study_from_toml
 from common.web.gate import needs
-from common.web.page import View
-from server.cli.sign import write_signature
-from server.daemon import daemon_of
+from common.web.page import View, Viewer
 from server.dashboard.desk import AtDesk, Desk
 from server.dashboard.plain import forecast, plan_lines
-from server.launch import launch as start
+from server.dashboard.signed import sign, signed
 
 router = APIRouter()
 MOST_CHARACTERS = 200_000
 Text = Annotated[str, Form(max_length=MOST_CHARACTERS)]
-STUDIES = "studies"
 SOURCE = "study.toml"
+
+
+def starter() -> str:
+    """A study to start from."""
+    return resources.files("server.dashboard").joinpath("starter.toml").read_text(encoding="utf-8")
 
 
 @router.get("/launch")
 @needs("operator")
 def launch_page(view: View, desk: AtDesk) -> Response:
     """A study to be written, or read from a file."""
-    _ = desk.here
-    starter = resources.files("server.dashboard").joinpath("starter.toml").read_text(encoding="utf-8")
-    return view.show("launch.html.j2", text=starter, changed=False, **_checked(desk, starter))
+    return _editor(view, desk, starter())
 
 
 @router.post("/launch/read")
@@ -42,7 +40,7 @@ def launch_page(view: View, desk: AtDesk) -> Response:
 async def read(view: View, desk: AtDesk, file: UploadFile) -> Response:
     """Take a study file into the editor."""
     text = (await file.read(MOST_CHARACTERS)).decode("utf-8", "replace")
-    return view.show("launch.html.j2", text=text, changed=False, **_checked(desk, text))
+    return _editor(view, desk, text)
 
 
 @router.post("/launch/check")
@@ -52,28 +50,22 @@ def check(view: View, desk: AtDesk, study: Text) -> Response:
     return view.show("_forecast.html.j2", **_checked(desk, study))
 
 
-@router.post("/launch")
+@router.post("/launch/sign")
 @needs("operator")
-def launch(
-    view: View,
-    desk: AtDesk,
-    study: Text,
-    digest: Annotated[str, Form(max_length=64)] = "",
-    seed: Annotated[int, Form(ge=0, le=2**31)] = 0,
-) -> Response:
-    """Sign a study and start it, as 'fedct-coordinator launch' does, if it is the one whose forecast was shown."""
+def sign_it(view: View, desk: AtDesk, study: Text, digest: Annotated[str, Form(max_length=64)] = "") -> Response:
+    """Sign a study as 'fedct-coordinator sign' does, if it is the one whose forecast was shown."""
     here, text = desk.here, _lines(study)
     plan = study_from_toml(text, SOURCE)
     if digest != plan.digest:
-        return view.show("launch.html.j2", 409, text=text, changed=True, **_checked(desk, text))
-    folder = here.folder / STUDIES
-    folder.mkdir(mode=0o700, exist_ok=True)
-    file = folder / f"{plan.name}.toml"
-    write_atomic(file, text.encode())
-    write_signature(file, plan, here)
-    started = start(daemon_of(here), plan, folder, seed=seed, now=now())
-    view.act(f"launched {started.folder.root.name}, {plan.digest}")
-    return view.go(f"/studies/{started.folder.root.name}", view.t("launch.started"))
+        return _editor(view, desk, text, 409, changed=True)
+    sign(here, plan, text)
+    view.act(f"signed {plan.name}, {plan.digest}")
+    return view.go(f"/launch/signed/{plan.name}", view.t("launch.signed"))
+
+
+def _editor(view: Viewer, desk: Desk, text: str, status: int = 200, *, changed: bool = False) -> Response:
+    checked = _checked(desk, text)
+    return view.show("launch.html.j2", status, text=text, changed=changed, signed=signed(desk.here), **checked)
 
 
 def _checked(desk: Desk, text: str) -> dict[str, object]:

@@ -38,9 +38,7 @@ def plan_lines(study: Study, plan: PrivacyPlan | None) -> list[tuple[str, str]]:
     lines = words.plan_facts(study.model_dump(mode="json"), study.description)
     federation = study.federation
     longest = words.duration(60 * federation.deadline_minutes)
-    quorum = (
-        f"A round counts with {federation.minimum_sites} sites or more, and waits at most {longest} for the others."
-    )
+    quorum = f"A round counts with {words.sites(federation.minimum_sites)} or more, and waits at most {longest} for the others."
     lines.append(("Sites", quorum))
     if plan is None:
         return [*lines, ("Privacy", "Off: updates leave the sites without noise.")]

@@ -57,6 +57,9 @@ class Shelf(Protocol):
     def standing(self, name: str, folder: RunFolder, rounds: int, past: History) -> Standing:
         """How a run stands."""
 
+    def forget(self) -> None:
+        """Ask anew who runs: something was done about it."""
+
 
 class CoordinatorShelf:
     """The runs of a coordinator, as its SuperLink knows them."""
@@ -74,6 +77,10 @@ class CoordinatorShelf:
 
     def standing(self, name: str, folder: RunFolder, rounds: int, past: History) -> Standing:
         return judge(name, folder, rounds, past, self._runs() if past.end is None else None)
+
+    def forget(self) -> None:
+        with self._lock:
+            self._asked = float("-inf")
 
     def _runs(self) -> Mapping[int, Run] | None:
         """The SuperLink's runs; None when it does not answer."""
@@ -110,6 +117,9 @@ class SimulationShelf:
             return Standing(name, state, past.done, rounds, "")  # type: ignore[arg-type] # both are states
         return judge(name, folder, rounds, past, None)
 
+    def forget(self) -> None:
+        """Nothing is kept: each look asks the run's lock."""
+
 
 class Runs:
     """What is on a shelf, with a reader kept for each run."""
@@ -126,6 +136,10 @@ class Runs:
     def folder(self, name: str) -> RunFolder:
         """The folder of a run. Raises UsageError when there is none of this name."""
         return self._shelf.folder(name)
+
+    def forget(self) -> None:
+        """Ask anew who runs: something was done about it."""
+        self._shelf.forget()
 
     def one(self, name: str) -> Shown:
         """One run as it stands. Raises UsageError when there is none of this name."""

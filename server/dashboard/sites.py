@@ -21,9 +21,8 @@ from server.coordinator import Coordinator
 from server.daemon import daemon_of
 from server.dashboard.desk import AtDesk, Desk
 from server.enrolment import invite as make_invitation
-from server.enrolment import tell_superlink
 from server.history import Hello
-from server.nodes import known_nodes
+from server.nodes import known_nodes, register_nodes
 from server.registry import Registry, Standing
 
 router = APIRouter()
@@ -119,9 +118,12 @@ def revoke(view: View, desk: AtDesk, site: Site) -> Response:
 
 
 def _told(view: Viewer, here: Coordinator, said: str) -> Response:
-    """Back to the sites, with what became of a change at the SuperLink."""
+    """Back to the sites, once a running SuperLink knows of a change."""
     try:
-        return view.go("/sites", f"{said} {tell_superlink(here)}.")
+        register_nodes(daemon_of(here), Registry(here.registry_file))
+        return view.go("/sites", said)
+    except NotRunning:
+        return view.go("/sites", " ".join((said, view.t("sites.told_later"))))
     except RunError as error:
         return view.go("/sites", f"{said} {error}", "warn")
 

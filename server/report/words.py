@@ -42,6 +42,18 @@ REASONS = {
     "not-trusted": "a key or signature did not hold",
     "coordinator-invalid": "an error at the site",
     "deadline": "no answer before the deadline",
+    "offline": "its connection was lost",
+    "busy": "it was still at work on an earlier round",
+    "lost": "the message to it was lost on its way",
+    "base-missing": "it had lost the part of the model that is sent once; that goes with the next message",
+    "update-too-large": "its update was longer than the study allows",
+    "bundle-digest": "it was handed other settings than the run names",
+    "bundle-unreadable": "the settings that it was handed can't be read",
+    "bundle-holds-code": "the settings that it was handed hold code",
+    "bundle-component": "the settings that it was handed ask for another program",
+    "task-not-for-sites": "it was handed a task that is not one for sites",
+    "wrong-site": "its node was admitted under another name",
+    "not-ready": "it is not ready, and did not say why",
     "bad-reply": "its reply did not fit the schema",
     "wrong-reply": "its reply was for another round, study or site",
     "bad-hello": "its first answer did not fit the schema",
@@ -74,6 +86,11 @@ def patients(value: float) -> str:
     """``1 patient``, ``12 patients``."""
     text = number(value)
     return f"{text} patient" if text == "1" else f"{text} patients"
+
+
+def sites(count: int) -> str:
+    """``1 site``, ``12 sites``."""
+    return "1 site" if count == 1 else f"{count:,} sites"
 
 
 def figure(value: float | None) -> str:

@@ -117,6 +117,8 @@ def test_an_unapproved_study_is_answered_not_ready(call, ready):
     config = Request(study=other.canonical_json(), round=1, seed=0).to_config()
     hello = Hello.from_config(dict(call(site_app.hello, site, "query", config)[messages.CONFIG]))
     assert (hello.ready, hello.code) == (False, "policy-1-not-approved")
+    told = AuditLog(site.audit_file).read()[-1]
+    assert (told.kind, told.details["study"], told.details["round"]) == ("not-ready", other.digest, 1)
 
 
 def test_nothing_but_the_schema_leaves(call, ready):

@@ -174,7 +174,7 @@ def test_the_words_say_what_is_done_with_whose_data_and_what_leaves(site, small_
         "each patient is drawn with probability 0.5",
         "with noise: epsilon 8 at delta 0.001 for each patient",
         "Evaluation counts with noise",
-        "steps       2 of at most 10000",
+        "It makes 2 training steps, of at most 10,000.",
     ):
         assert said in text, said
     assert "DOES NOT HOLD" not in text

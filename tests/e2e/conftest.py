@@ -197,9 +197,9 @@ class Consortium:
         ]
         return found
 
-    def kill_coordinator(self) -> None:
-        """What a power cut leaves of the coordinator's machine."""
-        process = self.processes.pop("coordinator")
+    def kill(self, name: str) -> None:
+        """What a power cut leaves of a machine."""
+        process = self.processes.pop(name)
         family = [*children_of(process.pid), psutil.Process(process.pid)]
         for one in reversed(family):
             one.kill()
@@ -214,8 +214,15 @@ class Consortium:
 
     def command(self, name: str, *arguments: object) -> str:
         """What a subcommand of fedct-coordinator prints; it must succeed."""
-        call = [sys.executable, "-P", "-c", RUN.format(module="server.cli"), name, *map(str, arguments)]
-        done = subprocess.run([*call, "--dir", str(self.daemon.folder)], capture_output=True, text=True)
+        return self._typed("server.cli", name, *arguments, "--dir", self.daemon.folder)
+
+    def site_command(self, site: Path, *arguments: object) -> str:
+        """What a subcommand of fedct-site prints at a site's folder; it must succeed."""
+        return self._typed("client.cli", *arguments, "--site", site)
+
+    def _typed(self, module: str, *arguments: object) -> str:
+        call = [sys.executable, "-P", "-c", RUN.format(module=module), *map(str, arguments)]
+        done = subprocess.run(call, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr + self.logs()
         return done.stdout
 
@@ -265,8 +272,8 @@ def children_of(pid: int) -> list[psutil.Process]:
 
 
 @pytest.fixture
-def sites(consortium, make_sites):
-    """Make joined sites: cohorts ingested, nodes admitted, the study approved under the coordinator's signature."""
+def join_site(consortium):
+    """Have a site folder join, and admit its node."""
     key = consortium.coordinator.study_key()
     registry = Registry(consortium.coordinator.registry_file)
 
@@ -287,8 +294,17 @@ def sites(consortium, make_sites):
         registry.admit(request.encode(), now)
         return site
 
+    return joined
+
+
+@pytest.fixture
+def sites(consortium, make_sites, join_site):
+    """Make joined sites: cohorts ingested, nodes admitted, the study approved under the coordinator's signature."""
+    key = consortium.coordinator.study_key()
+    registry = Registry(consortium.coordinator.registry_file)
+
     def make(count: int, study, **policy) -> list[Site]:
-        found = [joined(site.folder) for site in load_sites(make_sites(count, simulated=False, **policy))]
+        found = [join_site(site.folder) for site in load_sites(make_sites(count, simulated=False, **policy))]
         for site in found:
             ingest(site, study)
             site.approve(study, sign_study(study, key))

@@ -250,7 +250,7 @@ def test_a_coordinator_killed_in_a_round_goes_on_without_losing_or_repeating_a_c
     assert json.loads(consortium.command("runs", "--json"))[0]["state"] == "stopped"
     assert "goes on after round 0 of 3" in consortium.command("resume", name)
     consortium.until(lambda: consortium.happened(launched, event="asked", round=2), 400)
-    consortium.kill_coordinator()  # while sites train
+    consortium.kill("coordinator")  # while sites train
     consortium.start_coordinator()  # and nobody does anything more
     results = consortium.finish(launched, 600)
     assert results.outcome == "finished", results.reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from client.audit_log import AuditLog
 from client.ledger import Ledger
 from client.proposals import MOST, proposals, propose
 from common.pki import keys
@@ -169,3 +170,23 @@ def test_whoever_holds_the_link_is_an_approver(make_page):
     browser = page.browser()
     assert browser.get(page.app.state.door.link).status_code == 303
     assert "Add a study" in browser.get("/studies").text
+
+
+def test_why_this_site_last_took_no_part_is_said_at_the_study_until_it_takes_part_again(page, post, waiting):
+    approver, log = page.browser("approver"), AuditLog(page.site.audit_file)
+
+    def said(path: str) -> str:
+        return " ".join(approver.get(path).text.split())
+
+    about = {"study": waiting.digest, "round": 1}
+    log.append("not-ready", {"code": "policy-1-not-approved", "error": "NotApproved: it is not approved\x1b", **about})
+    assert "this site said no: it is not approved?." in said("/studies")
+    post(approver, f"/studies/{waiting.digest}/approve")
+    assert "this site said no" not in said("/studies")
+    log.append("not-ready", {"code": "budget-exceeded", "error": "BudgetExceeded: epsilon <b>9</b> of 4", **about})
+    log.append("not-ready", {"code": "internal-error", "error": "KeyError: 'study'"})  # of nobody knows which
+    for path in ("/studies", f"/studies/{waiting.digest}"):
+        assert "this site said no: epsilon &lt;b&gt;9&lt;/b&gt; of 4." in said(path)
+    log.append("round", {**about, "training": True})
+    for path in ("/studies", f"/studies/{waiting.digest}"):
+        assert "this site said no" not in said(path)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import http.cookies
 import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 
 import pytest
@@ -88,3 +94,78 @@ def test_a_signal_ends_the_page_cleanly_though_somebody_is_watching(number, tmp_
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+SERVE_TLS = """
+import sys
+from pathlib import Path
+from fastapi import APIRouter
+from common.web.accounts import Accounts
+from common.web.page import Page, View, page_app
+from common.web.serve import exposure, listen, serve
+router = APIRouter()
+@router.get("/")
+def home(view: View): return view.show("confirm.html.j2", title="Home", lines=[view.user], action="/", go="Do", back="/")
+folder = Path(sys.argv[1])
+accounts = Accounts(folder / "accounts.toml")
+accounts.put("anna", "viewer", sys.argv[2])
+where = exposure("127.0.0.1", 0, accounts, folder / "server.crt", folder / "server.key")
+listener = listen(where.host, where.port)
+where = where.on(listener)
+page = Page(
+    "T", "common.web", (), where.names, where.port, where.origin, where.accounts, where.secure, lambda a: None, print
+)
+app = page_app(page, router)
+serve(app, listener, where, lambda: print(where.link(app), flush=True))
+"""
+
+
+@pytest.fixture
+def tls_page(tmp_path, certificate):
+    """A page served with a certificate, its key and accounts, as the commands serve it; its address."""
+    call = [sys.executable, "-P", "-c", SERVE_TLS, str(tmp_path), PASSWORD]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env={**os.environ}) as process:
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def ask(address, path, context, form=None, **headers):
+    """One request, over TLS unless there is no ``context``; the answer, and its text."""
+    where = urllib.parse.urlsplit(address)
+    connection = http.client.HTTPConnection(where.hostname, where.port, timeout=60)
+    if context is not None:
+        connection = http.client.HTTPSConnection(where.hostname, where.port, timeout=60, context=context)
+    with contextlib.closing(connection):
+        body = None if form is None else urllib.parse.urlencode(form)
+        kind = {} if form is None else {"Content-Type": "application/x-www-form-urlencoded", "Origin": address}
+        connection.request("GET" if form is None else "POST", path, body, {"Accept": "text/html", **kind, **headers})
+        answer = connection.getresponse()
+        return answer, answer.read().decode()
+
+
+@pytest.mark.slow
+def test_with_a_certificate_the_page_speaks_tls_alone_and_its_cookie_never_goes_in_the_clear(tls_page, tmp_path):
+    assert re.fullmatch(r"https://127\.0\.0\.1:\d+", tls_page)
+    trusted = ssl.create_default_context(cafile=tmp_path / "ca.crt")
+    answer, shown = ask(tls_page, "/", trusted)
+    assert (answer.status, answer.getheader("location")) == (303, "/login")
+    assert answer.getheader("strict-transport-security")
+    answer, _ = ask(tls_page, "/login", trusted, {"name": "anna", "password": PASSWORD})
+    assert answer.status == 303
+    cookie = http.cookies.SimpleCookie(answer.getheader("set-cookie"))
+    ((name, session),) = cookie.items()
+    assert name.startswith("__Host-")
+    assert (session["secure"], session["httponly"], session["samesite"], session["path"]) == (True, True, "strict", "/")
+    answer, shown = ask(tls_page, "/", trusted, Cookie=f"{name}={session.value}")
+    assert answer.status == 200
+    assert "anna" in shown
+
+
+@pytest.mark.slow
+def test_a_page_with_tls_answers_no_plain_request_and_its_certificate_is_checked(tls_page):
+    with pytest.raises((http.client.HTTPException, ConnectionError)):
+        ask(tls_page, "/login", None)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        ask(tls_page, "/login", ssl.create_default_context())  # an authority that issued no such certificate

@@ -83,12 +83,12 @@ def test_a_hospital_is_invited_and_admitted_by_what_it_reads_out(shown):
 def test_a_study_is_checked_as_it_is_typed_and_a_report_is_downloaded(shown):
     page, folder, complaints = shown
     page.goto("/launch")
-    expect(page.get_by_role("button", name="Sign and start")).to_be_visible()
+    expect(page.get_by_role("button", name="Sign it")).to_be_visible()
     editor = page.get_by_label("The study", exact=False).first
     text = editor.input_value()
     editor.fill(text.replace("rounds = 30", "rounds = 0"))
     expect(page.get_by_text("federation.rounds = 0")).to_be_visible(timeout=60_000)
-    expect(page.get_by_role("button", name="Sign and start")).to_have_count(0)
+    expect(page.get_by_role("button", name="Sign it")).to_have_count(0)
     editor.fill(text.replace("rounds = 30", "rounds = 12"))
     expect(page.get_by_text("after round 12")).to_be_visible(timeout=60_000)
     page.goto(f"/studies/{DONE}/results")

@@ -58,7 +58,7 @@ def test_a_request_is_admitted_when_what_the_hospital_reads_out_is_its_fingerpri
     assert browser.post("/sites/admit", heard).status_code == 303
     assert standing(fresh, "north-clinic") == "admitted"
     assert served.actions[-1].note == f"admitted north-clinic, {print_}"
-    assert "north-clinic is admitted. The SuperLink is not running" in browser.text("/sites")
+    assert "north-clinic is admitted. The coordinator is not serving" in browser.text("/sites")
 
 
 @pytest.mark.parametrize("heard", ["0000 0000 0000 0000 0000 0000 0000 0000", "x", "{first}"])

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from subprocess import run as run_process
+from types import SimpleNamespace
 
 import pytest
 
 from common.errors import UsageError
-from server.dashboard.shelf import Runs, SimulationShelf
-from server.run_folder import RunFolder
+from server.control import Run
+from server.dashboard.shelf import CoordinatorShelf, Runs, SimulationShelf
+from server.history import history
+from server.run_folder import Launch, RunFolder
 from simulations.showcase import Past, make_run, make_study
 
 DONE, GOING = "spine-done", "spine-going"
@@ -33,7 +37,7 @@ def test_a_study_shows_its_round_who_does_what_and_why_not_and_its_plan(page, pa
     assert "north-clinic failed its disk is full or can't be written" in text
     assert "riverside-general connection lost" in text
     assert "hospital-of-the-lake training" in text
-    assert "north-clinic: failed, offline" in text
+    assert "north-clinic: failed, its connection was lost" in text
     assert "hospital-of-the-lake: answered too late, no answer before the deadline" in text
     assert "A round counts with 2 sites or more" in text
     assert make_study("next", "Next year", 9).digest in text
@@ -143,3 +147,34 @@ def test_a_damaged_run_does_not_hide_the_others(page, past, tmp_path):
     text = page(open_coordinator(folder)).browser().text("/")
     assert "spine-done" in text
     assert GOING not in text
+
+
+def test_after_something_was_done_about_a_run_the_superlink_is_asked_anew(tmp_path):
+    folder = make_run(tmp_path / "a", make_study("a", "A", 9), ("x", "y"), Past(2, finished=False), datetime.now(UTC))
+    folder.note_launch(Launch(0, 99))
+    known = [Run(99, "running")]
+    link = SimpleNamespace(runs=lambda: list(known))
+    shelf = CoordinatorShelf(SimpleNamespace(control=lambda: nullcontext(link)))
+
+    def state() -> str:
+        return shelf.standing("a", folder, 9, history(folder)).state
+
+    assert state() == "running"
+    known[:] = [Run(99, "finished:stopped")]
+    assert state() == "running", "it is not asked at every look"
+    shelf.forget()
+    assert state() == "stopped"
+
+
+def test_of_a_run_that_was_broken_off_nobody_is_said_to_be_at_work(page, tmp_path):
+    study = make_study("a", "A", 9)
+    folder = make_run(tmp_path / "a", study, ("x", "y"), Past(2, finished=False), datetime.now(UTC))
+    browser = page(run=tmp_path / "a").browser()
+    with folder.alone():
+        shown = browser.text("/studies/a")
+        assert "Sites at work" in shown
+        assert "waits until" in shown
+    shown = browser.text("/studies/a")
+    assert "interrupted" in shown
+    assert "Sites at work" not in shown
+    assert "waits until" not in shown

@@ -18,7 +18,9 @@ FOLDER = Path(server.dashboard.__file__).parent
 def test_every_word_that_the_page_asks_for_is_in_its_table_and_every_word_is_asked_for():
     sources = [*(FOLDER / "templates").glob("*.j2"), *FOLDER.glob("*.py")]
     text = "".join(path.read_text() for path in sources)
-    asked = set(re.findall(r'"((?:nav|studies|study|results|compare|sites|invitation|admit|launch)\.[\w-]+)"', text))
+    asked = set(
+        re.findall(r'"((?:nav|studies|study|results|compare|sites|invitation|admit|launch|signed)\.[\w-]+)"', text)
+    )
     asked -= {*FILES, "study.json", "study.toml"}
     asked |= {f"study.{word}" for what in ("stop", "resume") for word in (what, f"ask_{what}", f"why_{what}")}
     asked |= {f"state.{state}" for state in get_args(State)} | {f"doing.{one}" for one in get_args(Doing)}

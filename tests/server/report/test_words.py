@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+import client.bundle
+import client.policy
+import client.received  # noqa: F401 - these define what a site may answer
+from common.errors import DataError, PolicyRefusal, SiteError, StorageError
+from server import asking, replies, roster, rounds
 from server.report import words
 from server.results import Estimate
 
@@ -34,6 +42,19 @@ def test_durations_have_two_units_at_most(seconds, text):
 @pytest.mark.parametrize(("count", "text"), [(12, "12 bytes"), (44_700_000, "44.7 MB"), (1.34e11, "134 GB")])
 def test_sizes_are_in_powers_of_1000(count, text):
     assert words.size(count).replace("\u00a0", " ") == text
+
+
+def subclasses(kind):
+    return {kind, *(below for one in kind.__subclasses__() for below in subclasses(one))}
+
+
+def test_every_reason_that_a_site_or_the_coordinator_gives_for_a_missed_round_has_words():
+    at_sites = {one.code for one in (*subclasses(PolicyRefusal), *subclasses(DataError), SiteError, StorageError)}
+    assert {"policy-9-hours", "bundle-holds-code", "base-missing"} <= at_sites
+    sources = "".join(Path(module.__file__).read_text() for module in (asking, replies, roster, rounds))
+    coordinators = {"offline", "busy", "lost", "deadline", *re.findall(r'"([a-z]+(?:-[a-z]+)+)"', sources)}
+    assert {"bad-reply", "wrong-site", "update-too-large"} <= coordinators
+    assert {code for code in at_sites | coordinators if words.reason(code) == code} == set()
 
 
 def test_an_estimate_without_a_value_says_why():
