@@ -20,8 +20,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,6 +137,11 @@ class RunFolder:
 
         A line that was cut off when its writer was killed is passed over.
         """
+        lines, position = self.lines(position)
+        return list(parsed(lines)), position
+
+    def lines(self, position: int = 0) -> tuple[list[bytes], int]:
+        """The lines of ``events``, not parsed; a line of an event begins with its ``event_start``."""
         try:
             with self.events_file.open("rb") as file:
                 file.seek(position)
@@ -144,7 +149,7 @@ class RunFolder:
         except FileNotFoundError:
             return [], position
         end = data.rfind(b"\n") + 1
-        return [event for line in data[:end].splitlines() if (event := _parse(line))], position + end
+        return data[:end].splitlines(), position + end
 
     def busy(self) -> bool:
         """Whether a process works in the folder."""
@@ -178,12 +183,17 @@ class RunFolder:
             yield
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        event: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return None
-    return event
+def event_start(kind: str) -> bytes:
+    """How the line of an event of this kind begins."""
+    return json.dumps({"event": kind}).encode().removesuffix(b"}")
+
+
+def parsed(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The events of whole lines; what a killed writer left is passed over."""
+    for line in lines:
+        with suppress(ValueError):
+            event: dict[str, Any] = json.loads(line)
+            yield event
 
 
 def _read_weights(path: Path) -> bytes:
