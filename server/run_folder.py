@@ -70,6 +70,10 @@ class RunFolder:
         return self.root / "results.json"
 
     @property
+    def report_file(self) -> Path:
+        return self.root / "report.html"
+
+    @property
     def model_file(self) -> Path:
         return self.root / "model.safetensors"
 
@@ -118,7 +122,7 @@ class RunFolder:
 
     def remove_results(self) -> None:
         """Remove what an earlier run or attempt said of its end."""
-        made = (self.results_file, self.model_file, self.card_file, self.card_json, self.root / "report.html")
+        made = (self.results_file, self.model_file, self.card_file, self.card_json, self.report_file)
         for path in (*made, self.root / PROVENANCE):
             path.unlink(missing_ok=True)
 

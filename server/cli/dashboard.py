@@ -43,4 +43,5 @@ def dashboard(
             app = coordinator_app(opened, where, journal, say)
         else:
             app = simulation_app(home.parent, where, journal, say)
+        app.state.desk.runs.read_ahead()
         serve(app, listener, where, lambda: say(f"Open {where.link(app)}"))
