@@ -63,17 +63,19 @@ def run(site: Site, where: Exposure, say: Callable[[str], None]) -> None:
     with listen(where.host, where.port) as listener:
         here = where.on(listener)
         app = site_app(site, here, say)
-        with _at_work(app.state.desk):
+        with _at_work(app):
             serve(app, listener, here, lambda: say(f"The page of site '{site.name}': {here.link(app)}"))
 
 
 @contextlib.contextmanager
-def _at_work(desk: Desk) -> Iterator[None]:
+def _at_work(app: FastAPI) -> Iterator[None]:
     """Read the records, and add up the budget, before somebody asks for them, and have no scan go on when the page has ended."""
+    desk: Desk = app.state.desk
 
     def read() -> None:
         with contextlib.suppress(FedctError):  # the pages say what is wrong with them
-            budget.figures(desk, desk.site)
+            site = desk.site
+            budget.drawn(app.state.texts, budget.figures(desk, site), site.config.policy.max_epsilon)
 
     threading.Thread(target=read, name="records", daemon=True).start()
     try:
