@@ -154,7 +154,7 @@ def dp_step(
 def pages(
     sites: Annotated[int, typer.Option(help="Sites.")] = 100, rounds: Annotated[int, typer.Option(help="Rounds.")] = 500
 ) -> None:
-    """Milliseconds that the server takes for each place of the coordinator's page."""
+    """Milliseconds for each place of the coordinator's page, bytes, and its live updates."""
     from simulations.benchmarks.pages import measure
 
     say(json.dumps(measure(sites, rounds), indent=1))
