@@ -1,4 +1,5 @@
 # What a contributor does. `make test` and `make demo` build the environment if need be.
+# `make demo SERVE=--serve` ends by serving the page with the demonstration on it, until Ctrl-C.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
@@ -31,8 +32,8 @@ check: lint
 
 demo: env
 	$(BIN)/fedct-sim phantom --patients 240 --sites 4 --seed 1 --out $(DEMO)/sites
-	$(BIN)/fedct-sim run simulations/scenarios/demo.toml --sites $(DEMO)/sites --out $(DEMO)/out --compare local,central
-	@echo "To look at it in a browser: $(BIN)/fedct-coordinator dashboard --run $(DEMO)/out"
+	$(BIN)/fedct-sim run simulations/scenarios/demo.toml --sites $(DEMO)/sites --out $(DEMO)/out --compare local,central $(SERVE)
+	@$(if $(SERVE),,echo "To look at it in a browser: $(BIN)/fedct-coordinator dashboard --run $(DEMO)/out")
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

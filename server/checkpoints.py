@@ -22,12 +22,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
 import safetensors.numpy
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from common.errors import RunError
 from common.files import write_atomic
@@ -35,6 +35,7 @@ from common.study import canonical_json
 from common.wire import Vector
 from server.results import RoundRecord
 
+Record = TypeVar("Record", bound=BaseModel)
 _FORMAT = 1
 _WEIGHTS = "weights"
 _STATE = "state."
@@ -76,7 +77,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         for half in (folder / name).glob(".*"):  # what a killed process was writing
             half.unlink()
     last = checkpoint.records[-1]
-    write_atomic(_record_file(folder, last.round), last.model_dump_json().encode())
+    write_atomic(record_file(folder, last.round), last.model_dump_json().encode())
     vectors = {_WEIGHTS: checkpoint.weights} | {_STATE + name: one for name, one in checkpoint.state.items()}
     description = canonical_json(
         {
@@ -121,16 +122,17 @@ def newest(folder: Path, study: str) -> Checkpoint | None:
     return None
 
 
-def records(folder: Path) -> list[RoundRecord]:
-    """The records of the rounds that count, for whoever only shows them; those that can't be read are left out."""
+def records(folder: Path, kind: type[Record], after: int = 0) -> Iterator[Record]:
+    """The records of the rounds that count and come ``after``, for whoever only shows them.
+
+    ``kind``: a model of as much of ``RoundRecord`` as is wanted. Those that can't be read are left out.
+    """
     files = _files(folder)
-    found = []
-    for round_ in range(1, int(files[-1].stem) + 1 if files else 1):
+    for round_ in range(after + 1, int(files[-1].stem) + 1 if files else 1):
         try:
-            found.append(RoundRecord.model_validate_json(_record_file(folder, round_).read_bytes()))
+            yield kind.model_validate_json(record_file(folder, round_).read_bytes())
         except (OSError, ValidationError):
             continue
-    return found
 
 
 def _read(folder: Path, path: Path) -> Checkpoint:
@@ -144,7 +146,7 @@ def _read(folder: Path, path: Path) -> Checkpoint:
     if {name: _digest(vector.data) for name, vector in vectors.items()} != description["vectors"]:
         raise Damaged("a vector is not the one that was written")
     round_ = int(description["round"])
-    read = [_record_file(folder, number).read_bytes() for number in range(1, round_ + 1)]
+    read = [record_file(folder, number).read_bytes() for number in range(1, round_ + 1)]
     if _chain(read) != description["records"]:
         raise Damaged(f"the records of rounds 1 to {round_} are not those that were written")
     return Checkpoint(
@@ -212,14 +214,15 @@ def _chain_of_next(folder: Path, round_: int) -> str:
         first = round_
     except (Damaged, OSError, OverflowError, MemoryError):
         pass  # the first round, or a checkpoint that does not hold: all records are read
-    return _chain((_record_file(folder, number).read_bytes() for number in range(first, round_ + 1)), before)
+    return _chain((record_file(folder, number).read_bytes() for number in range(first, round_ + 1)), before)
 
 
 def _digest(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _record_file(folder: Path, round_: int) -> Path:
+def record_file(folder: Path, round_: int) -> Path:
+    """Where the record of a round is."""
     return folder / "rounds" / f"{round_:05d}.json"
 
 

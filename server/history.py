@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from server.run_folder import RunFolder
+from server.run_folder import RunFolder, event_start, parsed
 
 Doing = Literal["working", "ok", "late", "refused", "failed", "gone"]
-KEPT_NOTES = 200
+_OF_A_ROUND = tuple(event_start(kind) for kind in ("asked", "reply", "gone", "back"))  # which its end makes void
+_ENDING = tuple(event_start(kind) for kind in ("round", "begin", "resumed", "end"))
 
 
 @dataclass
@@ -54,7 +55,7 @@ class History:
 
     ``number``: the round under way, 0 before the first. ``final``: it is the last evaluation. ``places``: who was asked
     in it, by name. ``end``: the event that ended the newest attempt. ``attempts``: resumptions since a round was last
-    complete. ``notes``: the newest events that a person would want to see, oldest first.
+    complete.
     """
 
     rounds: list[Round] = field(default_factory=list)
@@ -65,7 +66,6 @@ class History:
     hellos: dict[str, Hello] = field(default_factory=dict)
     end: Mapping[str, Any] | None = None
     attempts: int = 0
-    notes: list[Mapping[str, Any]] = field(default_factory=list)
 
     @property
     def done(self) -> int:
@@ -75,17 +75,13 @@ class History:
     def copy(self) -> History:
         """As it stands now, for somebody who looks while more is taken in."""
         places = {name: replace(place) for name, place in self.places.items()}
-        return replace(self, rounds=list(self.rounds), places=places, hellos=dict(self.hellos), notes=list(self.notes))
+        return replace(self, rounds=list(self.rounds), places=places, hellos=dict(self.hellos))
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Take one event in; one of an unknown kind changes nothing."""
         handler = getattr(self, f"_{event['event']}", None)
-        if handler is None:
-            return
-        handler(event)
-        if event["event"] not in ("asked", "hello") or event.get("reason"):
-            self.notes.append(event)
-            del self.notes[:-KEPT_NOTES]
+        if handler is not None:
+            handler(event)
 
     def _begin(self, _event: Mapping[str, Any]) -> None:
         self._clear()
@@ -118,7 +114,6 @@ class History:
         place.doing, place.reason, place.seconds = event["status"], event["reason"], event["seconds"]
 
     def _round(self, event: Mapping[str, Any]) -> None:
-        missed = [(p.site, p.doing, p.reason) for p in self.places.values() if p.doing != "ok"]
         while self.rounds and self.rounds[-1].number >= event["round"]:  # done again, it counts once
             self.rounds.pop()
         self.rounds.append(
@@ -126,10 +121,10 @@ class History:
                 event["round"],
                 event["time"],
                 event["seconds"],
-                event.get("took_part", len(self.places) - len(missed)),
-                tuple((site, status, reason) for site, status, reason in event.get("missed", missed)),
-                event.get("accuracy"),
-                event.get("model_round"),
+                event["took_part"],
+                tuple((site, status, reason) for site, status, reason in event["missed"]),
+                event["accuracy"],
+                event["model_round"],
             )
         )
         self.attempts = 0
@@ -159,10 +154,16 @@ class Reader:
         if status.st_ino != self._file or status.st_size < self._position:  # another run took the folder
             self._file, self._position, self.history = status.st_ino, 0, History()
         if status.st_size > self._position:
-            events, self._position = self._folder.events(self._position)
-            for event in events:
+            lines, self._position = self._folder.lines(self._position)
+            for event in parsed(_standing(lines)):
                 self.history.take(event)
         return self.history
+
+
+def _standing(lines: list[bytes]) -> Iterator[bytes]:
+    """The lines that still say something: of a round that is over, nine in ten are of who was asked and answered."""
+    ended = next((at for at in range(len(lines) - 1, -1, -1) if lines[at].startswith(_ENDING)), 0)
+    return (line for at, line in enumerate(lines) if at >= ended or not line.startswith(_OF_A_ROUND))
 
 
 def history(folder: RunFolder) -> History:

@@ -207,7 +207,7 @@ def save_model(study: Study, model: nn.Module, path: Path) -> str:
 def publish(results: Results, folder: RunFolder, coordinator: Coordinator | None = None) -> None:
     """Write results.json, report.html, the model cards and the provenance of ``results``, signed by ``coordinator``."""
     write_results(results, folder.results_file)
-    render_report(results, folder.root / "report.html")
+    render_report(results, folder.report_file)
     write_cards(results, folder)
     seal(folder, coordinator)
 

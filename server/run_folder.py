@@ -20,8 +20,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +68,10 @@ class RunFolder:
     @property
     def results_file(self) -> Path:
         return self.root / "results.json"
+
+    @property
+    def report_file(self) -> Path:
+        return self.root / "report.html"
 
     @property
     def model_file(self) -> Path:
@@ -118,7 +122,7 @@ class RunFolder:
 
     def remove_results(self) -> None:
         """Remove what an earlier run or attempt said of its end."""
-        made = (self.results_file, self.model_file, self.card_file, self.card_json, self.root / "report.html")
+        made = (self.results_file, self.model_file, self.card_file, self.card_json, self.report_file)
         for path in (*made, self.root / PROVENANCE):
             path.unlink(missing_ok=True)
 
@@ -137,6 +141,11 @@ class RunFolder:
 
         A line that was cut off when its writer was killed is passed over.
         """
+        lines, position = self.lines(position)
+        return list(parsed(lines)), position
+
+    def lines(self, position: int = 0) -> tuple[list[bytes], int]:
+        """The lines of ``events``, not parsed; a line of an event begins with its ``event_start``."""
         try:
             with self.events_file.open("rb") as file:
                 file.seek(position)
@@ -144,7 +153,7 @@ class RunFolder:
         except FileNotFoundError:
             return [], position
         end = data.rfind(b"\n") + 1
-        return [event for line in data[:end].splitlines() if (event := _parse(line))], position + end
+        return data[:end].splitlines(), position + end
 
     def busy(self) -> bool:
         """Whether a process works in the folder."""
@@ -178,12 +187,17 @@ class RunFolder:
             yield
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        event: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return None
-    return event
+def event_start(kind: str) -> bytes:
+    """How the line of an event of this kind begins."""
+    return json.dumps({"event": kind}).encode().removesuffix(b"}")
+
+
+def parsed(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The events of whole lines; what a killed writer left is passed over."""
+    for line in lines:
+        with suppress(ValueError):
+            event: dict[str, Any] = json.loads(line)
+            yield event
 
 
 def _read_weights(path: Path) -> bytes:

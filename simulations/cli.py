@@ -79,9 +79,15 @@ def run(
     leave_one_out: LeaveOutOption = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Then serve the coordinator's page with the run on it.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --serve; 0 takes a free one.")] = 8460,
 ) -> None:
     """Run a study over simulated hospitals through Flower, to a report."""
     plan, kinds = load_study(study), [kind for kind in compare.split(",") if kind]
+    if serve and (as_json or cross_validation or leave_one_out):
+        raise UsageError("--serve shows one run, to people", "Leave out --json, --cross-validation and --leave-one-out")
     if cross_validation or leave_one_out:
         _compete([study], sites, out, kinds, cross_validation, leave_one_out, seed, as_json)
         return
@@ -95,6 +101,10 @@ def run(
         return
     console.print(summary_table(results))
     say(f"Report: {(out / 'report.html').resolve()}")
+    if serve:
+        from server.cli.dashboard import dashboard
+
+        dashboard(run=out, port=port)
 
 
 @app.command()

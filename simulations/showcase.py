@@ -234,7 +234,7 @@ def _publish(
         ),
     )
     write_results(results, folder.results_file)
-    render_report(results, folder.root / "report.html")
+    render_report(results, folder.report_file)
     write_cards(results, folder)
 
 

@@ -22,6 +22,7 @@ from client.site import Site
 from common.privacy.events import Event, SubsampledGaussian
 from common.study import Study
 from common.web.page import View, Viewer
+from common.web.texts import Texts
 
 router = APIRouter()
 Words = Annotated[str, Query(max_length=LONGEST)]
@@ -41,7 +42,7 @@ def picture(view: View, desk: AtDesk, site: AtSite) -> Response:
     """What is spent by whom and what remains."""
     found = figures(desk, site)
     most, delta = site.config.policy.max_epsilon, site.config.policy.max_delta
-    curve = _curve(view, found.points, most)
+    curve = drawn(view.t, found, most)
     return view.show("_picture.html.j2", most=most, delta=delta, curve=curve, **vars(found))
 
 
@@ -90,13 +91,13 @@ def _count(
     )
 
 
-def _curve(view: Viewer, points: Sequence[Point], most: float) -> str:
+def drawn(t: Texts, found: Figures, most: float) -> str:
     """The spending over time as SVG; "" for fewer than two points."""
-    if len(points) < 2:
+    if len(found.points) < 2:
         return ""
     from client.console.curve import spending_curve  # here: it brings the drawing library
 
-    return spending_curve(tuple(points), most, view.t("budget.curve"), view.t("budget.limit", most=f"{most:g}"))
+    return spending_curve(tuple(found.points), most, t("budget.curve"), t("budget.limit", most=f"{most:g}"))
 
 
 @router.get("/records/ledger")

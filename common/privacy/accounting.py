@@ -19,7 +19,8 @@ from functools import lru_cache
 
 import dp_accounting
 import numpy as np
-from dp_accounting import pld, rdp
+from dp_accounting import rdp
+from dp_accounting.pld import privacy_loss_distribution as pld
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
@@ -64,9 +65,7 @@ def privacy_curve(events: Iterable[Event], epsilons: NDArray[np.float64]) -> NDA
         mu = math.sqrt(plain)
         far = np.exp(epsilons + log_ndtr(-mu / 2 - epsilons / mu))
         return np.maximum(ndtr(mu / 2 - epsilons / mu) - far, 0.0)
-    accountant = pld.PLDAccountant(_RELATION, value_discretization_interval=_interval(segments))
-    _compose(accountant, segments)
-    return np.asarray(accountant.get_delta(epsilons), dtype=np.float64)
+    return np.asarray(_distribution(segments).get_delta_for_epsilon(epsilons), dtype=np.float64)
 
 
 def noise_multiplier(target: float, delta: float, q: float, steps: int) -> float:
@@ -140,21 +139,51 @@ def _epsilon_pld(segments: _Segments, delta: float) -> float:
     unsampled = plain + math.fsum(n / sigma / sigma for sigma, _, n in sampled)
     if _epsilon_gaussian(unsampled, delta) > _LARGEST and (bound := _epsilon_rdp(segments, delta)) > _LARGEST:
         return bound
-    accountant = pld.PLDAccountant(_RELATION, value_discretization_interval=_interval(segments))
-    _compose(accountant, segments)
-    figure = float(accountant.get_epsilon(delta))
+    figure = float(_distribution(segments).get_epsilon_for_delta(delta))
     return figure if math.isfinite(figure) else _epsilon_rdp(segments, delta)
+
+
+def _distribution(segments: _Segments) -> pld.PrivacyLossDistribution:
+    """The privacy loss of all segments together, on one grid."""
+    sampled, plain = segments
+    interval = _interval(segments)
+    whole = _together(sampled, interval)
+    return whole.compose(_gaussian(1 / math.sqrt(plain), 1.0, interval)) if plain else whole
+
+
+# A budget is asked for many mixes of the same segments (after each study, at each time), so what they share is kept.
+@lru_cache(maxsize=64)
+def _together(sampled: tuple[tuple[float, float, int], ...], interval: float) -> pld.PrivacyLossDistribution:
+    """The loss of sampled segments, composed from the first to the last."""
+    if not sampled:
+        return pld.identity(interval)
+    return _together(sampled[:-1], interval).compose(_steps(*sampled[-1], interval))
+
+
+@lru_cache(maxsize=64)
+def _steps(sigma: float, q: float, n: int, interval: float) -> pld.PrivacyLossDistribution:
+    """The loss of one segment."""
+    return _gaussian(sigma, q, interval).self_compose(n)
+
+
+def _gaussian(sigma: float, q: float, interval: float) -> pld.PrivacyLossDistribution:
+    return pld.from_gaussian_mechanism(
+        sigma, value_discretization_interval=interval, sampling_prob=q, neighboring_relation=_RELATION
+    )
 
 
 def _interval(segments: _Segments) -> float:
     """Width of the loss grid: a twentieth of the root-mean-square loss of a step, so that the rounding of
     n steps adds under 0.1 % to their spread; wider where a single step's loss would need over 300,000 cells.
+
+    Of several segments it is the next power of two below, so that other mixes of them are composed on the same grid.
     """
     sampled, plain = segments
     parts = [(q / sigma, n) for sigma, q, n in sampled] + ([(math.sqrt(plain), 1)] if plain else [])
     spread = math.sqrt(math.fsum(n * s * s for s, n in parts) / sum(n for _, n in parts))
     largest = max(math.log1p(q * math.expm1(min(700.0, 0.5 / sigma**2 + 8 / sigma))) for sigma, q, _ in sampled)
-    return min(1e-3, max(spread / 20, largest / 3e5, 1e-8))
+    width = min(1e-3, max(spread / 20, largest / 3e5, 1e-8))
+    return width if len(parts) == 1 else 2.0 ** math.floor(math.log2(width))
 
 
 @lru_cache(maxsize=1024)
@@ -162,17 +191,13 @@ def _epsilon_rdp(segments: _Segments, delta: float) -> float:
     if segments == ((), 0.0):
         return 0.0
     accountant = rdp.RdpAccountant(neighboring_relation=_RELATION)
-    with _quiet_absl():
-        _compose(accountant, segments)
-        return float(accountant.get_epsilon(delta))
-
-
-def _compose(accountant: pld.PLDAccountant | rdp.RdpAccountant, segments: _Segments) -> None:
     sampled, plain = segments
-    for sigma, q, n in sampled:
-        accountant.compose(dp_accounting.PoissonSampledDpEvent(q, dp_accounting.GaussianDpEvent(sigma)), n)
-    if plain:
-        accountant.compose(dp_accounting.GaussianDpEvent(1 / math.sqrt(plain)))
+    with _quiet_absl():
+        for sigma, q, n in sampled:
+            accountant.compose(dp_accounting.PoissonSampledDpEvent(q, dp_accounting.GaussianDpEvent(sigma)), n)
+        if plain:
+            accountant.compose(dp_accounting.GaussianDpEvent(1 / math.sqrt(plain)))
+        return float(accountant.get_epsilon(delta))
 
 
 def _epsilon_gaussian(inverse_variance: float, delta: float) -> float:

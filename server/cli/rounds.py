@@ -18,10 +18,11 @@ def rounds(name: RunArgument, folder: FolderOption = HERE, as_json: JsonOption =
     from server.checkpoints import records
     from server.coordinator import open_coordinator
     from server.daemon import daemon_of
+    from server.results import RoundRecord
     from server.runs import find_run, under_way
 
     run = find_run(daemon_of(open_coordinator(folder)), name)
-    found = records(run.inner)
+    found = records(run.inner, RoundRecord)  # one at a time: those of 100 sites are large
     if as_json:
         print_json([record.model_dump(mode="json", exclude={"metrics", "site_metrics"}) for record in found])
         return

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Path, Request
@@ -13,7 +11,6 @@ from server.coordinator import Coordinator
 from server.dashboard.shelf import Runs
 
 Name = Annotated[str, Path(max_length=200, description="Name of a run.")]
-DRAWN_KEPT = 16
 
 
 @dataclass
@@ -22,8 +19,6 @@ class Desk:
 
     runs: Runs
     coordinator: Coordinator | None
-    _drawn: dict[tuple[str, ...], str] = field(default_factory=dict)
-    _drawing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def here(self) -> Coordinator:
@@ -31,17 +26,6 @@ class Desk:
         if self.coordinator is None:
             raise HTTPException(404)
         return self.coordinator
-
-    def drawn(self, key: tuple[str, ...], draw: Callable[[], str] | None = None) -> str | None:
-        """What was drawn under ``key``, or is drawn now: one at a time, since matplotlib's settings are the process's."""
-        if key not in self._drawn and draw is not None:
-            with self._drawing:
-                if key not in self._drawn:
-                    made = draw()
-                    while len(self._drawn) >= DRAWN_KEPT:
-                        del self._drawn[next(iter(self._drawn))]
-                    self._drawn[key] = made
-        return self._drawn.get(key)
 
 
 def _desk(request: Request) -> Desk:

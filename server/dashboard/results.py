@@ -6,18 +6,15 @@ from typing import Annotated, Literal, get_args
 
 from fastapi import APIRouter, HTTPException, Query
 from markupsafe import Markup
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 
-from common import svg
 from common.errors import FedctError
 from common.model_card import ModelCard, read_card
 from common.web.gate import needs
 from common.web.page import View
-from server.checkpoints import records
 from server.dashboard.desk import AtDesk, Name
 from server.dashboard.shelf import Shown
-from server.report import figures, page
-from server.results import FinalMetrics, PrivacySummary, Results, SiteSummary, read_results
+from server.report import page
 
 router = APIRouter()
 File = Literal[
@@ -36,17 +33,16 @@ MOST_COMPARED = 8
 @router.get("/studies/{name}/results")
 def results(view: View, desk: AtDesk, name: Name) -> Response:
     """The results of a study: what its report says, or how its metrics move while it runs."""
-    shown = desk.runs.one(name)
-    ready = desk.drawn(_key(shown))
+    shown, so_far = desk.runs.one(name), desk.runs.so_far(name)
     there = [file for file in FILES if (shown.folder.root / file).is_file()]
-    return view.show("results.html.j2", run=shown, body=None if ready is None else _safe(ready), files=there)
+    body = page.body(shown.folder.report_file) if "report.html" in there else so_far.ready(shown.history.done)
+    return view.show("results.html.j2", run=shown, body=None if body is None else _safe(body), files=there)
 
 
 @router.get("/studies/{name}/results/figures")
-def drawn(desk: AtDesk, name: Name) -> Response:
-    """The part of the results that takes time to draw."""
-    shown = desk.runs.one(name)
-    return Response(desk.drawn(_key(shown), lambda: _draw(shown)), media_type="text/html")
+def figures(desk: AtDesk, name: Name) -> Response:
+    """The figures of a study that goes on, which take time to draw."""
+    return HTMLResponse(desk.runs.so_far(name).figures())
 
 
 @router.get("/studies/{name}/files/{file}")
@@ -88,50 +84,6 @@ def _card(shown: Shown) -> ModelCard | None:
         return read_card(shown.folder.card_json)
     except FedctError:
         return None
-
-
-def _key(shown: Shown) -> tuple[str, ...]:
-    """Another one whenever the results are others."""
-    try:
-        status = shown.folder.results_file.stat()
-    except FileNotFoundError:
-        return (shown.name, "rounds", str(shown.history.done))
-    return (shown.name, "results", str(status.st_mtime_ns), str(status.st_size))
-
-
-def _draw(shown: Shown) -> str:
-    if shown.folder.results_file.is_file():
-        return page.body(read_results(shown.folder.results_file))
-    so_far = _so_far(shown)
-    made = []
-    with svg.style():
-        if figures.has_curve(so_far):
-            made.append(figures.curve(so_far, "accuracy", "accuracy", share=True))
-            made.append(figures.curve(so_far, "log_loss", "log loss", share=False))
-        if so_far.rounds:
-            made.append(figures.participation(so_far))
-    return "".join(f"<figure>{one}</figure>" for one in made)
-
-
-def _so_far(shown: Shown) -> Results:
-    """The rounds that are complete, as results to draw from; of privacy and an end nothing is said."""
-    found = tuple(records(shown.folder.inner))
-    names = sorted({part.site for record in found for part in record.participation})
-    moment = shown.history.rounds[-1].time if shown.history.rounds else "1970-01-01T00:00:00+00:00"
-    return Results(
-        study_name=shown.study.name,
-        study_digest=shown.study.digest,
-        study=shown.study.model_dump(mode="json"),
-        started=moment,  # type: ignore[arg-type] # read as a time
-        finished=moment,  # type: ignore[arg-type]
-        seed=0,
-        versions={},
-        outcome="finished",
-        sites=tuple(SiteSummary(site=one, rounds_ok=0, rounds_missed=0, evaluation="withheld") for one in names),
-        rounds=found,
-        final=FinalMetrics(),
-        privacy=PrivacySummary(on=False),
-    )
 
 
 def _safe(text: str) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Hashable, Mapping
@@ -13,6 +14,7 @@ from common.errors import FedctError, RunError, UsageError
 from common.study import Study
 from server.control import Run
 from server.daemon import Daemon
+from server.dashboard.so_far import SoFar
 from server.history import History, Reader, moment
 from server.run_folder import RunFolder
 from server.runs import Standing, find_run, judge, run_names
@@ -122,12 +124,13 @@ class SimulationShelf:
 
 
 class Runs:
-    """What is on a shelf, with a reader kept for each run."""
+    """What is on a shelf, with what was read of each run."""
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf, self._lock = shelf, threading.Lock()
         self._readers: dict[str, tuple[Reader, threading.Lock]] = {}
         self._studies: dict[str, tuple[float, Study]] = {}
+        self._so_far: dict[str, SoFar] = {}
 
     def names(self) -> list[str]:
         """Names of all runs, oldest first."""
@@ -152,6 +155,12 @@ class Runs:
         standing = self._shelf.standing(name, folder, study.federation.rounds, past)
         return Shown(name, folder, study, past, standing, _left(standing, past))
 
+    def so_far(self, name: str) -> SoFar:
+        """The figures of a run's complete rounds. Raises UsageError when there is none of this name."""
+        folder = self._shelf.folder(name)
+        with self._lock:
+            return self._so_far.setdefault(name, SoFar(folder.inner))
+
     def all(self) -> list[Shown]:
         """All runs, newest first; those whose study can't be read are left out."""
         found = []
@@ -161,6 +170,15 @@ class Runs:
             except (FedctError, OSError):
                 continue
         return found
+
+    def read_ahead(self, stopping: threading.Event) -> None:
+        """Read and draw what the first looks ask for, run by run until ``stopping`` is set."""
+        for shown in self.all():
+            if stopping.is_set():
+                return
+            if shown.history.rounds and not shown.folder.report_file.is_file():
+                with contextlib.suppress(FedctError, OSError):  # the page says what is wrong
+                    self.so_far(shown.name).figures()
 
     def _study(self, name: str, folder: RunFolder) -> Study:
         changed = (folder.inner / "study.json").stat().st_mtime

@@ -6,11 +6,13 @@ hundreds, and with figures that are missing; what is missing is written where it
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.colors import to_rgba
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from common import svg
@@ -21,10 +23,13 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from server.results import Estimate, Metrics, ReliabilityCurve, Results, RocCurve, RoundRecord
+    from server.report.course import Course, Measure
+    from server.results import Estimate, Metrics, ReliabilityCurve, Results, RocCurve
 
 SMALL = (4.4, 3.3)
 WIDE = 6.8
+MOST_LINES = 24
+SPREAD = (10, 25, 75, 90)  # percentiles
 STATUS_COLOURS = {"ok": svg.GOOD, "late": svg.LATE, "refused": svg.BAD, "failed": svg.BAD, "absent": svg.GONE}
 STATUS_MARKS = {"ok": "", "late": "L", "refused": "R", "failed": "F", "absent": "A"}
 MODELS = (
@@ -109,25 +114,21 @@ def reliability(curves: Sequence[ReliabilityCurve]) -> str:
     return svg.to_svg(figure, "Reliability: predicted probability against the share that were of the class")
 
 
-def curve(results: Results, field: str, label: str, *, share: bool) -> str:
-    """A figure over rounds: pooled with its interval, and a thin line for each hospital."""
+def curve(course: Course, measure: Measure, label: str, *, share: bool, central: Estimate | None = None) -> str:
+    """A measure over rounds: of all hospitals with its interval, and of each; dashed, what ``central`` training reached."""
     figure, axes = svg.new_figure(*SMALL)
-    records = _evaluated(results)
-    faint = min(1.0, 12 / (len(results.sites) or 1))
-    for site in [item.site for item in results.sites]:
-        line = _series(records, results, field, site)
-        axes.plot(
-            *_xy(line), color=svg.GONE, alpha=faint, linewidth=0.8, marker=_marker(line), markersize=2.5, zorder=1
-        )
-    pooled = _series(records, results, field, None)
+    _each_hospital(axes, course, measure)
+    pooled = course.pooled(measure)
     bounded = [(x, e) for x, e in pooled if e.low is not None and e.high is not None]
     if bounded:
         lows, highs = [e.low or 0.0 for _, e in bounded], [e.high or 0.0 for _, e in bounded]
         axes.fill_between([x for x, _ in bounded], lows, highs, color=svg.FEDERATED, alpha=0.16, linewidth=0, zorder=2)
     if len(bounded) == 1:
         axes.vlines(bounded[0][0], lows, highs, color=svg.FEDERATED, alpha=0.5, zorder=2)
-    axes.plot(*_xy(pooled), color=svg.FEDERATED, marker=_marker(pooled), markersize=4, zorder=3)
-    _central_line(axes, results, field)
+    values = [estimate.value or 0.0 for _, estimate in pooled]
+    axes.plot([x for x, _ in pooled], values, color=svg.FEDERATED, marker=_marker(pooled), markersize=4, zorder=3)
+    if central is not None and central.value is not None:
+        axes.axhline(central.value, color=svg.CENTRAL, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
     axes.set(xlabel="rounds of training", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
@@ -139,6 +140,29 @@ def curve(results: Results, field: str, label: str, *, share: bool) -> str:
     else:
         axes.set_ylim(bottom=0.0)
     return svg.to_svg(figure, f"{label} over the rounds, all hospitals together and each alone")
+
+
+def how_hospitals(course: Course) -> str:
+    """How ``curve`` shows single hospitals, in words."""
+    if len(course.sites) <= MOST_LINES:
+        return "Thin: each hospital."
+    return "Grey: the middle half of the hospitals, and all but a tenth above and below."
+
+
+def _each_hospital(axes: Axes, course: Course, measure: Measure) -> None:
+    """A thin line for each; for more than ``MOST_LINES`` of them, which nobody could follow, how they spread."""
+    points = sorted(course.points[measure].items())
+    if len(course.sites) > MOST_LINES:
+        spread = [(x, np.percentile([*one.sites.values()], SPREAD)) for x, one in points if one.sites]
+        for outer in range(2) if spread else ():
+            lows, highs = [q[outer] for _, q in spread], [q[-1 - outer] for _, q in spread]
+            axes.fill_between([x for x, _ in spread], lows, highs, color=svg.GONE, alpha=0.35, linewidth=0, zorder=1)
+        return
+    faint = min(1.0, 12 / (len(course.sites) or 1))
+    for site in course.sites:
+        line = [(x, one.sites[site]) for x, one in points if site in one.sites]
+        x, y = [x for x, _ in line], [value for _, value in line]
+        axes.plot(x, y, color=svg.GONE, alpha=faint, linewidth=0.8, marker=_marker(line), markersize=2.5, zorder=1)
 
 
 def hospitals(results: Results) -> str:
@@ -199,73 +223,40 @@ def privacy(results: Results) -> str:
     return svg.to_svg(figure, "Privacy charged at each hospital, against the study's epsilon")
 
 
-def participation(results: Results) -> str:
+def participation(course: Course) -> str:
     """A strip for each hospital: what became of it in every round."""
-    sites, total = [item.site for item in results.sites], len(results.rounds)
+    sites, total = course.sites, len(course.rounds)
     figure, axes = svg.new_figure(WIDE, 0.62 + _row(sites, 0.24, 0.16) * len(sites))
-    status = {(p.site, index): p.status for index, r in enumerate(results.rounds) for p in r.participation}
     gap = 0.06 if total <= 40 else 0.0
+    boxes: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
     for row, site in enumerate(sites):
-        for start, stop, value in _runs(
-            [status.get((site, index), "absent") for index in range(total)], joined=not gap
-        ):
-            patch = Rectangle((start + gap, row - 0.4), stop - start - 2 * gap, 0.8)
-            patch.set(facecolor=STATUS_COLOURS[value], edgecolor="none")
-            axes.add_patch(patch)
+        for start, stop, value in _runs([one.get(site, "absent") for one in course.status], joined=not gap):
+            boxes[value].append((start + gap, stop - gap, row))
             if gap and STATUS_MARKS[value]:
                 ink = svg.PAPER if STATUS_COLOURS[value] == svg.BAD else svg.INK
                 axes.text(start + 0.5, row, STATUS_MARKS[value], ha="center", va="center", color=ink, fontsize=7)
+    for value, found in boxes.items():  # one path for all boxes of a colour: a patch for each takes ten times as long
+        corners = [[(x, y - 0.4), (x, y + 0.4), (end, y + 0.4), (end, y - 0.4), (x, y - 0.4)] for x, end, y in found]
+        path = Path.make_compound_path(*(Path(four, closed=True) for four in corners))
+        axes.add_artist(PathPatch(path, facecolor=STATUS_COLOURS[value], edgecolor="none"))
     axes.set(xlim=(0, max(total, 8)), ylim=(len(sites) - 0.45, -0.55))
     axes.set_xlabel("round", loc="left")
     axes.set_yticks(range(len(sites)), [svg.short(site) for site in sites])
     shown = sorted({0, *range(step - 1, total, step)}) if (step := _step(total)) else []
-    axes.set_xticks([index + 0.5 for index in shown], [str(results.rounds[index].round) for index in shown])
+    axes.set_xticks([index + 0.5 for index in shown], [str(course.rounds[index]) for index in shown])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return svg.to_svg(figure, "Participation: a row for each hospital, a column for each round")
 
 
-def has_curve(results: Results) -> bool:
+def has_curve(course: Course) -> bool:
     """Whether any round has an accuracy to draw."""
-    sites = [None, *(item.site for item in results.sites)]
-    return any(_series(_evaluated(results), results, "accuracy", site) for site in sites)
-
-
-def _evaluated(results: Results) -> list[RoundRecord]:
-    return [record for record in results.rounds if record.model_round is not None]
-
-
-def _series(
-    records: Sequence[RoundRecord], results: Results, field: str, site: str | None
-) -> list[tuple[int, Estimate]]:
-    """(rounds of training, estimate) of all hospitals or of one, the final model last, gaps left out."""
-    points = {
-        record.model_round: record.metrics if site is None else record.site_metrics.get(site)
-        for record in records
-        if record.model_round is not None
-    }
-    final = results.final.pooled if site is None else results.final.per_site.get(site)
-    if final is not None and results.rounds:
-        points[results.rounds[-1].round] = final
-    found = [(x, getattr(metrics, field)) for x, metrics in sorted(points.items()) if metrics is not None]
-    return [(x, estimate) for x, estimate in found if estimate.value is not None]
-
-
-def _xy(line: Sequence[tuple[int, Estimate]]) -> tuple[list[int], list[float]]:
-    return [x for x, _ in line], [estimate.value or 0.0 for _, estimate in line]
+    return bool(course.points["accuracy"])
 
 
 def _marker(line: Sequence[object]) -> str:
     """Few points are marked, many are not."""
     return "o" if len(line) <= 12 else ""
-
-
-def _central_line(axes: Axes, results: Results, field: str) -> None:
-    """A dashed line at what central training reached."""
-    central = results.comparisons.get("central")
-    estimate = getattr(central.pooled, field) if central and central.pooled else None
-    if estimate is not None and estimate.value is not None:
-        axes.axhline(estimate.value, color=svg.CENTRAL, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
 
 
 def pooled_accuracy(results: Results, key: str) -> Estimate | float | None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from common import svg
+from common.errors import RunError
 from common.files import write_atomic
 from common.pages import page_environment
 from server.report import figures, story, words
+from server.report.course import Course
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from server.results import Estimate, Metrics, Results
 
+_BEGIN, _END = "<main>\n", "</main>"  # as the template has them; what people wrote is escaped
 SHARED_FIELDS = (
     ("Accuracy", "accuracy", True),
     ("Balanced accuracy", "balanced_accuracy", True),
@@ -57,10 +60,16 @@ def page(results: Results) -> str:
     return _environment().get_template("report.html.j2").render(_values(results))
 
 
-def body(results: Results) -> str:
-    """What stands between the page's head and its foot, for another page to hold."""
-    template = _environment().get_template("report.html.j2")
-    return "".join(template.blocks["body"](template.new_context(_values(results))))
+def body(page_file: Path) -> str:
+    """What stands between head and foot of a page that was written, for another page to hold: as it was drawn then.
+
+    Raises RunError when the file is no such page; OSError passes through.
+    """
+    text = page_file.read_text(encoding="utf-8", errors="replace")
+    start, end = text.find(_BEGIN), text.rfind(_END)
+    if start < 0 or end < 0:
+        raise RunError(f"'{page_file}' is no study report", "Restore the folder of the run from its copy")
+    return text[start + len(_BEGIN) : end]
 
 
 def _environment() -> Environment:
@@ -71,7 +80,7 @@ def _environment() -> Environment:
 
 def _values(results: Results) -> dict[str, Any]:
     """What the template shows."""
-    pooled = results.final.pooled
+    pooled, course = results.final.pooled, Course.of(results)
     return {
         "results": results,
         "title": words.title(results),
@@ -85,7 +94,8 @@ def _values(results: Results) -> dict[str, Any]:
         "privacy": story.privacy(results),
         "left_hospital": story.left_hospital(results),
         "limits": story.limits(results),
-        "figures": {name: Markup(text) for name, text in figures_of(results).items()},  # noqa: S704 - made by svg.to_svg
+        "figures": {name: Markup(text) for name, text in figures_of(results, course).items()},  # noqa: S704 - made by svg.to_svg
+        "how_hospitals": figures.how_hospitals(course),
         "models": [
             (key, label) for key, label, _ in figures.MODELS if key == "federated" or key in results.comparisons
         ],
@@ -99,7 +109,7 @@ def _values(results: Results) -> dict[str, Any]:
     }
 
 
-def figures_of(results: Results) -> dict[str, str]:
+def figures_of(results: Results, course: Course) -> dict[str, str]:
     """The figures that this run has something for, by name."""
     pooled = results.final.pooled
     found = {}
@@ -110,15 +120,17 @@ def figures_of(results: Results) -> dict[str, str]:
             found["roc"] = figures.roc(curves, pooled)
         if any(curve.points for curve in results.final.reliability):
             found["reliability"] = figures.reliability(results.final.reliability)
-        if figures.has_curve(results):
-            found["accuracy"] = figures.curve(results, "accuracy", "accuracy", share=True)
-            found["loss"] = figures.curve(results, "log_loss", "log loss", share=False)
+        if figures.has_curve(course):
+            central = results.comparisons["central"].pooled if "central" in results.comparisons else None
+            accuracy, loss = (central.accuracy, central.log_loss) if central else (None, None)
+            found["accuracy"] = figures.curve(course, "accuracy", "accuracy", share=True, central=accuracy)
+            found["loss"] = figures.curve(course, "log_loss", "log loss", share=False, central=loss)
         if pooled is not None or results.comparisons:
             found["hospitals"] = figures.hospitals(results)
         if results.privacy.on and results.sites:
             found["privacy"] = figures.privacy(results)
         if results.rounds and results.sites:
-            found["participation"] = figures.participation(results)
+            found["participation"] = figures.participation(course)
     return found
 
 

@@ -154,8 +154,18 @@ def dp_step(
 def pages(
     sites: Annotated[int, typer.Option(help="Sites.")] = 100, rounds: Annotated[int, typer.Option(help="Rounds.")] = 500
 ) -> None:
-    """Milliseconds that the server takes for each place of the coordinator's page."""
+    """Milliseconds for each place of the coordinator's page, bytes, and its live updates."""
     from simulations.benchmarks.pages import measure
+
+    say(json.dumps(measure(sites, rounds), indent=1))
+
+
+@app.command()
+def pages_browser(
+    sites: Annotated[int, typer.Option(help="Sites.")] = 100, rounds: Annotated[int, typer.Option(help="Rounds.")] = 500
+) -> None:
+    """Long tasks and frames of the coordinator's page in Chromium, while it loads, is scrolled, and follows a round."""
+    from simulations.benchmarks.pages_browser import measure
 
     say(json.dumps(measure(sites, rounds), indent=1))
 

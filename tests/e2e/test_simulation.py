@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import threading
 import time
+import urllib.request
 
 import pytest
 from safetensors.torch import load_file
@@ -66,6 +68,36 @@ def test_without_privacy_the_seed_fixes_the_model(start, to_toml, make_sites, sm
         digests.append(read_results(tmp_path / name / "results.json").model_sha256)
     assert "unchanged since the last ingest" in output
     assert digests[0] == digests[1]
+
+
+def test_a_run_ends_by_serving_the_page_with_its_history_until_it_is_stopped(
+    start, left, to_toml, make_sites, small_study, tmp_path
+):
+    study = small_study(privacy={"unit": "off"}, federation={"rounds": 2})
+    root, out = make_sites(2), tmp_path / "out"
+    (tmp_path / "study.toml").write_text(to_toml(study))
+    process = start("run", tmp_path / "study.toml", "--sites", root, "--out", out, "--serve", "--port", "0")
+    late = threading.Timer(400, process.kill)
+    late.start()
+    try:
+        said = ""
+        while "Open http" not in said:
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        assert "Report: " in said
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor())
+        link = said.split("Open ")[1].strip()
+        opener.open(link, timeout=60).close()
+        for path, words in (("", study.name), ("/rounds", '<th scope="row">2</th>'), ("/results", "Who took part")):
+            with opener.open(f"{link.split('/enter')[0]}/studies/out{path}", timeout=60) as page:
+                assert words in page.read().decode(), path
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    finally:
+        late.cancel()
+    assert process.returncode == 0
+    assert left() == []
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

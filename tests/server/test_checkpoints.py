@@ -66,7 +66,7 @@ def test_the_last_two_are_kept_and_every_record(run):
 
 def test_a_run_without_a_complete_round_has_none(tmp_path):
     assert checkpoints.newest(tmp_path, STUDY) is None
-    assert checkpoints.records(tmp_path) == []
+    assert list(checkpoints.records(tmp_path, RoundRecord)) == []
 
 
 def damage_a_byte(path):
@@ -139,10 +139,10 @@ def test_a_repeated_round_replaces_the_record_of_its_first_attempt(run):
     half = record(4).model_copy(update={"bytes_up": 99})
     (run / "rounds" / "00004.json").write_text(half.model_dump_json())  # killed before its checkpoint
     assert checkpoints.newest(run, STUDY).round == 3
-    assert checkpoints.records(run) == [record(1), record(2), record(3)]
+    assert list(checkpoints.records(run, RoundRecord)) == [record(1), record(2), record(3)]
     checkpoints.save(run, after(4))
     assert checkpoints.newest(run, STUDY).records == after(4).records
-    assert checkpoints.records(run)[-1] == record(4)
+    assert list(checkpoints.records(run, RoundRecord, after=3)) == [record(4)]
 
 
 def test_what_a_killed_process_left_half_written_is_removed(run):

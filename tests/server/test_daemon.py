@@ -155,7 +155,8 @@ def test_a_launch_that_flower_refuses_leaves_no_run(daemon, link, small_study, t
     assert run_names(daemon) == []
 
 
-EVENTS = [{"event": "round", "time": "2026-03-01T12:31:00+00:00", "round": n, "seconds": 20.0} for n in (1, 2)]
+ROUND = {"seconds": 20.0, "model_round": None, "accuracy": None, "took_part": 2, "missed": []}
+EVENTS = [{"event": "round", "time": "2026-03-01T12:31:00+00:00", "round": n, **ROUND} for n in (1, 2)]
 END = {"event": "end", "outcome": "failed", "reason": "too few"}
 RESUMED = {"event": "resumed", "round": 3}
 
@@ -260,7 +261,7 @@ def test_a_run_that_ended_without_a_word_goes_on_by_itself_but_not_for_ever(daem
         resume(daemon, NAME)
         link.known = [Run(99, "finished:failed")]
     assert interrupted(daemon, known) == []
-    started.event("round", round=3, seconds=20.0)
+    started.event("round", round=3, **ROUND)
     assert interrupted(daemon, known) == [NAME]
 
 

@@ -164,16 +164,24 @@ def test_segments_of_one_mechanism_cost_the_same_in_one_piece_or_many():
 
 @pytest.fixture
 def composed(monkeypatch):
-    """The steps of each composition that an accountant was asked for; caches are emptied before and after."""
+    """The steps of each segment that was composed; caches are emptied before and after."""
     asked = []
-    for kind in (accounting.pld.PLDAccountant, accounting.rdp.RdpAccountant):
+    self_compose, compose = accounting.pld.PrivacyLossDistribution.self_compose, accounting.rdp.RdpAccountant.compose
 
-        def counted(self, event, count=1, *, original=kind.compose):
-            asked.append(count)
-            return original(self, event, count)
+    def by_pld(self, count):
+        asked.append(count)
+        return self_compose(self, count)
 
-        monkeypatch.setattr(kind, "compose", counted)
-    caches = (accounting._epsilon_pld, accounting._epsilon_rdp, accounting._noise_multiplier)
+    def by_rdp(self, event, count=1):
+        asked.append(count)
+        return compose(self, event, count)
+
+    monkeypatch.setattr(accounting.pld.PrivacyLossDistribution, "self_compose", by_pld)
+    monkeypatch.setattr(accounting.rdp.RdpAccountant, "compose", by_rdp)
+    caches = (
+        *(accounting._epsilon_pld, accounting._epsilon_rdp, accounting._noise_multiplier),
+        *(accounting._together, accounting._steps),
+    )
     for cache in caches:
         cache.cache_clear()
     yield asked
@@ -185,11 +193,41 @@ def test_ten_thousand_steps_are_composed_at_once(composed):
     """The work grows with the number of distinct mechanisms, not with steps, rounds or rows."""
     rounds = [SubsampledGaussian(4.0123, 0.01, 20), Gaussian(10.0), SubsampledGaussian(3.0, 1.0, 2)] * 500
     epsilon(rounds, 1e-5)
-    assert composed == [10_000, 1]  # one sampled mechanism, and all others as one Gaussian
+    assert composed == [10_000]  # one sampled mechanism; all others are one Gaussian, which needs no such work
     epsilon_rdp(rounds, 1e-5)
-    assert composed == [10_000, 1] * 2
+    assert composed == [10_000, 10_000, 1]
     epsilon([*reversed(rounds)], 1e-5)
-    assert len(composed) == 4  # known already
+    assert len(composed) == 3  # known already
+
+
+MANY = [SubsampledGaussian(2.0 + 0.3 * place, 0.05, 100 + place) for place in range(8)]
+
+
+def test_a_budget_after_each_of_many_studies_composes_each_study_once(composed):
+    for done in range(2, len(MANY) + 1):
+        epsilon([*MANY[:done], Gaussian(20.0, done)], 1e-5)
+    widths = {accounting._interval(accounting._merge([*MANY[:d], Gaussian(20.0, d)])) for d in range(2, len(MANY) + 1)}
+    assert len(composed) <= len(MANY) * len(widths)
+    assert len(widths) <= 2
+
+
+@pytest.mark.parametrize("events", [MNIST, ABADI, MANY, [*MANY, Gaussian(3.0, 2)], [*MNIST, Gaussian(5.0)]])
+def test_pld_is_what_the_librarys_own_accountant_says_on_this_grid_and_never_below_a_finer_one(events):
+    segments = accounting._merge(events)
+    width = accounting._interval(segments)
+
+    def theirs(interval):
+        accountant = dp_accounting.pld.PLDAccountant(
+            dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=interval
+        )
+        for sigma, q, steps in segments[0]:
+            accountant.compose(dp_accounting.PoissonSampledDpEvent(q, dp_accounting.GaussianDpEvent(sigma)), steps)
+        if segments[1]:
+            accountant.compose(dp_accounting.GaussianDpEvent(segments[1] ** -0.5))
+        return accountant.get_epsilon(1e-5)
+
+    assert epsilon(events, 1e-5) == pytest.approx(theirs(width), rel=1e-9)
+    assert theirs(width / 4) * (1 - 1e-9) <= epsilon(events, 1e-5) <= theirs(width / 4) * 1.001
 
 
 def test_mechanisms_without_sampling_need_no_accountant(composed):
@@ -215,7 +253,7 @@ def test_a_delta_below_the_grid_falls_back_to_rdp():
     ],
 )
 def test_hardly_any_noise_is_charged_far_above_every_budget_without_a_grid(events, monkeypatch):
-    monkeypatch.setattr(accounting.pld, "PLDAccountant", None)  # its grid would not fit in memory
+    monkeypatch.setattr(accounting.pld, "from_gaussian_mechanism", None)  # its grid would not fit in memory
     assert epsilon(events, 1e-5) > 1000
 
 

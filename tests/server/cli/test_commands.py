@@ -198,7 +198,10 @@ def run(ready, small_study, tmp_path):
         records.append(RoundRecord(round=round_, seconds=61.2, bytes_down=2_000_000, bytes_up=4, participation=parts))
         last = Checkpoint(study.digest, 0, datetime.now(UTC), round_, weights, records=tuple(records))
         checkpoints.save(folder.inner, last)
-        folder.event("round", round=round_, seconds=61.2)
+        missed = [["b", "late", "deadline"]]
+        folder.event(
+            "round", round=round_, seconds=61.2, model_round=None, accuracy=None, took_part=1, missed=missed, of=3
+        )
     for site in ("a", "b"):
         folder.event("asked", round=3, site=site, what="train", sending=1)
     folder.event("reply", round=3, site="a", status="ok", reason="", seconds=1.25)

@@ -44,7 +44,8 @@ def test_rounds_arrive_on_the_open_page_as_they_happen(shown):
     lake = page.locator(".places li", has_text="hospital-of-the-lake")
     expect(lake).to_contain_text("late", timeout=60_000)
     expect(lake).to_contain_text("no answer before the deadline")
-    run.event("round", round=14, seconds=80.0, model_round=13, accuracy=0.9, of=40)
+    missed = [["hospital-of-the-lake", "late", "deadline"]]
+    run.event("round", round=14, seconds=80.0, model_round=13, accuracy=0.9, took_part=5, missed=missed, of=40)
     expect(page.locator(".timeline li").first).to_contain_text("Round 14 of 40", timeout=60_000)
     expect(page.get_by_text("14 of 40", exact=True)).to_be_visible()
     page.goto("/")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from common import svg
 from server.report import render_report
+from server.report.course import Course
+from server.report.figures import _each_hospital
 from server.report.page import page
 from server.results import Results
 
@@ -158,6 +162,25 @@ def test_noise_that_drowns_the_counts_shows_no_matrix(pages):
 def test_exact_counts_are_said_to_be_outside_the_privacy_claim(pages):
     assert "Exact evaluation counts are outside this claim" in Reader(pages()).words
     assert "outside this claim" not in Reader(pages(**KINDS["no evaluation released"])).words
+
+
+def test_the_lines_of_many_hospitals_become_a_spread_that_holds_them(pages, results_of):
+    few, many = Reader(pages()).words, Reader(pages(**KINDS["fifty hospitals"])).words
+    assert "Thin: each hospital." in few
+    assert "Grey: the middle half of the hospitals" in many
+    course = Course.of(results_of(**KINDS["fifty hospitals"]))
+    with svg.style():
+        _, axes = svg.new_figure(4, 3)
+        _each_hospital(axes, course, "accuracy")
+    outer, inner = (band.get_paths()[0].vertices for band in axes.collections)
+    for rounds, point in course.points["accuracy"].items():
+        values = sorted(point.sites.values())
+        for band, share in ((outer, 0.1), (inner, 0.25)):
+            edges = [y for x, y in band if x == rounds]
+            low, high = min(edges), max(edges)
+            assert sum(value < low for value in values) <= math.ceil(share * len(values))
+            assert sum(value > high for value in values) <= math.ceil(share * len(values))
+            assert low < high
 
 
 def test_fifty_hospitals_over_many_rounds_stay_a_page_that_mail_takes(pages):
