@@ -70,8 +70,8 @@ def _work(study: Study) -> list[str]:
         *([_POOLING[study.model.pooling]] if study.model.pooling != "mean" else []),
         f"Of {parameters / 1e6:.1f} million weights it trains {parts[study.model.trainable]}.",
         f"The first message with the model has {_amount(first_message_bytes(study))}, a later one and an update {_amount(later_message_bytes(study))}.",
-        f"{federation.rounds} rounds of {training.local_steps} steps each at every site, {study.total_steps} in all.",
-        f"A round may last {federation.deadline_minutes:g} minutes, and needs {_sites(federation.minimum_sites)}.",
+        f"{_counted(federation.rounds, 'round')} of {_counted(training.local_steps, 'step')} each at every site, {study.total_steps:,} in all.",
+        f"A round may last {federation.deadline_minutes:g} minutes, and needs {_counted(federation.minimum_sites, 'site')}.",
     ]
 
 
@@ -88,8 +88,8 @@ def _data(site: Site, study: Study, cohort: CohortSize | None) -> list[str]:
     ]
 
 
-def _sites(count: int) -> str:
-    return "1 site" if count == 1 else f"{count:,} sites"
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _amount(size: int) -> str:
@@ -120,7 +120,7 @@ def _releases(site: Site, study: Study) -> list[str]:
 def _limits(site: Site, study: Study) -> list[str]:
     policy = site.config.policy
     return [
-        f"It makes {study.total_steps:,} training steps, of at most {policy.max_steps:,}.",
+        f"It makes {_counted(study.total_steps, 'training step')}, of at most {policy.max_steps:,}.",
         f"Its network has {parameter_count(study):,} weights, of at most {policy.max_parameters:,}.",
         f"Rounds are begun at most {policy.max_rounds_a_day:,} times a day, counting all studies.",
         f"They are begun at {'any hour' if policy.hours == '00:00-24:00' else policy.hours}, by this site's clock.",

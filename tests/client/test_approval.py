@@ -167,7 +167,7 @@ def test_the_words_say_what_is_done_with_whose_data_and_what_leaves(site, small_
         "approved   no",
         "tell apart: dark, bright; one label a patient, from column 'label'",
         "sagittal planes of 32 x 32 pixels of 2 mm",
-        "2 rounds of 1 steps each at every site, 2 in all",
+        "2 rounds of 1 step each at every site, 2 in all",
         "The first message with the model has 46 MB, a later one and an update 45 MB",
         "CT in '/pacs/export', labels in",
         "9 patients train it, 3 are held out",
