@@ -15,7 +15,7 @@ from client.console.journal import SiteJournal
 from client.site import Site
 from common.errors import FedctError
 from common.web.page import Page, page_app
-from common.web.serve import Exposure, listen, serve
+from common.web.serve import Exposure, listen, meanwhile, serve
 
 NAV = (
     ("/studies", "nav.studies"),
@@ -63,21 +63,24 @@ def run(site: Site, where: Exposure, say: Callable[[str], None]) -> None:
     with listen(where.host, where.port) as listener:
         here = where.on(listener)
         app = site_app(site, here, say)
-        with _at_work(app):
+        with meanwhile(lambda stopping: _read_ahead(app, stopping)), _no_scan_after(app.state.desk):
             serve(app, listener, here, lambda: say(f"The page of site '{site.name}': {here.link(app)}"))
 
 
-@contextlib.contextmanager
-def _at_work(app: FastAPI) -> Iterator[None]:
-    """Read the records, and add up the budget, before somebody asks for them, and have no scan go on when the page has ended."""
+def _read_ahead(app: FastAPI, stopping: threading.Event) -> None:
+    """Read the records, add up the budget and draw it, before somebody asks for them."""
     desk: Desk = app.state.desk
-
-    def read() -> None:
-        with contextlib.suppress(FedctError):  # the pages say what is wrong with them
-            site = desk.site
+    with contextlib.suppress(FedctError):  # the pages say what is wrong with them
+        site = desk.site
+        desk.books.log()
+        desk.books.entries()
+        if not stopping.is_set():
             budget.drawn(app.state.texts, budget.figures(desk, site), site.config.policy.max_epsilon)
 
-    threading.Thread(target=read, name="records", daemon=True).start()
+
+@contextlib.contextmanager
+def _no_scan_after(desk: Desk) -> Iterator[None]:
+    """Have no scan go on when the page has ended."""
     try:
         yield
     finally:

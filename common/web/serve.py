@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,6 +97,22 @@ def serve(app: FastAPI, listener: socket.socket, where: Exposure, ready: Callabl
     server = _Server(config, app, ready)
     with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn hands the signal on once it has stopped
         server.run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Have ``work`` done in a thread; at the end its event is set, and it is waited for.
+
+    A thread that was left behind would be broken off in the middle of compiled code, which aborts the process.
+    """
+    stopping = threading.Event()
+    thread = threading.Thread(target=work, args=(stopping,), name="meanwhile")
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
 
 
 class _Server(uvicorn.Server):

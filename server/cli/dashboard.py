@@ -29,7 +29,7 @@ def dashboard(
     """Serve the coordinator's page until stopped; without accounts, to whoever opens the link that is printed."""
     from common.web.accounts import FILE, Accounts
     from common.web.journal import Journal
-    from common.web.serve import exposure, listen, serve
+    from common.web.serve import exposure, listen, meanwhile, serve
     from server.coordinator import open_coordinator
     from server.dashboard.app import coordinator_app, simulation_app
 
@@ -43,5 +43,5 @@ def dashboard(
             app = coordinator_app(opened, where, journal, say)
         else:
             app = simulation_app(home.parent, where, journal, say)
-        app.state.desk.runs.read_ahead()
-        serve(app, listener, where, lambda: say(f"Open {where.link(app)}"))
+        with meanwhile(app.state.desk.runs.read_ahead):
+            serve(app, listener, where, lambda: say(f"Open {where.link(app)}"))

@@ -157,18 +157,14 @@ class Runs:
                 continue
         return found
 
-    def read_ahead(self) -> threading.Thread:
-        """Read and draw in the background what the first looks ask for. The thread ends with the process."""
-
-        def read() -> None:
-            for shown in self.all():
-                if shown.history.rounds and not shown.folder.report_file.is_file():
-                    with contextlib.suppress(FedctError, OSError):  # the page says what is wrong
-                        self.so_far(shown.name).figures()
-
-        thread = threading.Thread(target=read, name="read-ahead", daemon=True)
-        thread.start()
-        return thread
+    def read_ahead(self, stopping: threading.Event) -> None:
+        """Read and draw what the first looks ask for, run by run until ``stopping`` is set."""
+        for shown in self.all():
+            if stopping.is_set():
+                return
+            if shown.history.rounds and not shown.folder.report_file.is_file():
+                with contextlib.suppress(FedctError, OSError):  # the page says what is wrong
+                    self.so_far(shown.name).figures()
 
     def _study(self, name: str, folder: RunFolder) -> Study:
         changed = (folder.inner / "study.json").stat().st_mtime

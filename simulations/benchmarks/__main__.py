@@ -161,6 +161,16 @@ def pages(
 
 
 @app.command()
+def pages_browser(
+    sites: Annotated[int, typer.Option(help="Sites.")] = 100, rounds: Annotated[int, typer.Option(help="Rounds.")] = 500
+) -> None:
+    """Long tasks and frames of the coordinator's page in Chromium, while it loads, is scrolled, and follows a round."""
+    from simulations.benchmarks.pages_browser import measure
+
+    say(json.dumps(measure(sites, rounds), indent=1))
+
+
+@app.command()
 def attention(
     study: StudyFile,
     sites: Annotated[Path, typer.Option(help="Folder that 'fedct-sim phantom' wrote.")],

@@ -13,7 +13,7 @@ import pytest
 
 from common.errors import UsageError
 from common.web.accounts import Accounts
-from common.web.serve import exposure, listen
+from common.web.serve import exposure, listen, meanwhile
 
 PASSWORD = "correct horse battery"
 
@@ -43,6 +43,19 @@ def test_without_accounts_or_tls_a_page_is_for_this_machine_alone(tmp_path, cert
 def test_a_port_that_is_taken_is_said_in_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError, match="Address already in use"):
         listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_work_beside_a_page_is_told_to_stop_and_waited_for():
+    seen = []
+
+    def work(stopping):
+        seen.append("begun")
+        stopping.wait(60)
+        seen.append(stopping.is_set())
+
+    with pytest.raises(KeyboardInterrupt), meanwhile(work):
+        raise KeyboardInterrupt
+    assert seen == ["begun", True]
 
 
 SERVE = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -68,7 +69,11 @@ def test_a_round_is_read_once_and_all_are_when_another_run_takes_the_folder(tmp_
 def test_what_is_shown_first_is_read_ahead(tmp_path):
     make_run(tmp_path / "a", make_study("a", "A", 9), ("x", "y"), Past(2, finished=False), datetime.now(UTC))
     runs = Runs(SimulationShelf(tmp_path / "a"))
-    runs.read_ahead().join()
+    stopping = threading.Event()
+    stopping.set()
+    runs.read_ahead(stopping)
+    assert runs.so_far("a").ready(2) is None
+    runs.read_ahead(threading.Event())
     assert "<svg" in runs.so_far("a").ready(2)
 
 
