@@ -142,7 +142,7 @@ def _rounds_left(before: Sequence[Event], study: Study, policy: PolicySettings) 
     def fits(rounds: int) -> bool:
         return epsilon([*before, *study_charges(study, policy, rounds)], policy.max_delta) <= policy.max_epsilon
 
-    low, high = 0, 1  # low fits; high does not, once it is found
+    low, high = 0, study.federation.rounds  # low fits; high does not, once it is found
     while high <= MOST_ROUNDS and fits(high):
         low, high = high, 2 * high
     high = min(high, MOST_ROUNDS + 1)

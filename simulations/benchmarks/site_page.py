@@ -15,16 +15,22 @@ from client.audit_log import AuditLog
 from client.chain import GENESIS, Head, chain_hash, write_head
 from client.console.app import site_app
 from client.ledger import _COLUMNS, Ledger
+from client.proposals import propose
 from client.site import PolicySettings, Site, SiteConfig, create_site
+from common.pki.keys import new_study_key
+from common.pki.signature import sign_study
 from common.privacy.events import SubsampledGaussian, events_to_json
 from common.study import canonical_json
 from common.web.serve import LOCAL_NAMES, Exposure
+from simulations.site_history import study_like
 
 STUDIES = 25
 PAGES = {
     "studies": "/studies",
     "budget": "/budget",
     "budget, computed": "/budget/picture",
+    "a study that waits": "/studies/{digest}",
+    "a study that waits, its cost": "/studies/{digest}/cost",
     "releases": "/releases",
     "releases, last page": "/releases?page=100000",
     "audit log": "/records",
@@ -41,10 +47,12 @@ def measure(rows: int, lines: int, repeats: int) -> dict[str, Any]:
 
     origin = "http://127.0.0.1:8461"
     with tempfile.TemporaryDirectory() as folder:
-        policy = PolicySettings(max_epsilon=1000.0, max_delta=1e-5)
+        policy = PolicySettings(max_epsilon=8.0, max_delta=1e-5)
         site = create_site(Path(folder) / "site", SiteConfig(name="site", simulated=True, policy=policy))
         fill_ledger(site, rows)
         fill_log(site, lines)
+        key, waits = new_study_key(), study_like("waits", "A study that waits", "", rounds=40, epsilon=1.0)
+        propose(site, waits, sign_study(waits, key))
         app = site_app(site, Exposure("127.0.0.1", 8461, LOCAL_NAMES, None), lambda _: None)
         browser = TestClient(app, base_url=origin, headers={"origin": origin})
         browser.get(app.state.door.link, follow_redirects=False)
@@ -53,7 +61,7 @@ def measure(rows: int, lines: int, repeats: int) -> dict[str, Any]:
         app.state.desk.books.entries()
         found: dict[str, Any] = {"rows": rows, "lines": lines, "verified at first, ms": _since(begun)}
         for name, path in PAGES.items():
-            times = [_timed(browser, path) for _ in range(repeats + 1)]
+            times = [_timed(browser, path.format(digest=waits.digest)) for _ in range(repeats + 1)]
             found[name] = {
                 "first": times[0],
                 "median": round(statistics.median(times[1:]), 1),
