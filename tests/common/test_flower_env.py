@@ -45,12 +45,10 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5): [torch.ones(4 << 20) for _ in range(8)]
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-    plain = {name: value for name, value in os.environ.items() if name not in TRAINING}
-    faults = [
-        int(subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True).stdout)
-        for env in (plain, plain | TRAINING)
-    ]
-    assert faults[1] * 10 < faults[0]
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **TRAINING}, check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) < 1000  # pages; by default, most often 160,000
 
 
 def test_a_port_is_free_on_loopback():
