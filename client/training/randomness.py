@@ -25,7 +25,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -172,11 +172,12 @@ def add_noise(totals: Sequence[Tensor], std: float, stream: Keystream, divisor: 
                 steps = noise.add_(entries, alpha=1 / grid)
                 torch.mul(steps.round_() if std else steps, grid / divisor, out=entries)
 
-    with _single_threaded():
-        if workers == 1:
-            work(0)
-        else:
-            list(_pool(workers, os.getpid()).map(work, range(workers)))
+    with _single_threaded(), ExitStack() as others:
+        if workers > 1:
+            pool = _pool(workers - 1, os.getpid())
+            for first in range(1, workers):
+                others.callback(pool.submit(work, first).result)
+        work(0)  # this thread has a processor: two that are woken at once may share one for the whole of their work
 
 
 def _blocks(totals: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -215,5 +216,5 @@ def _single_threaded() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _pool(workers: int, process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - after a fork, another pool
-    """Threads in each of which torch uses one thread. To be called while torch is single-threaded."""
+    """Other threads, in each of which torch uses one thread. To be called while torch is single-threaded."""
     return ThreadPoolExecutor(workers, "fedct-noise", initializer=torch.set_num_threads, initargs=(1,))
