@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
+import sys
 
 import dp_accounting
 import numpy as np
@@ -322,6 +324,17 @@ def test_an_impossible_target_is_refused_by_value(target):
 def test_a_delta_that_promises_nothing_is_refused():
     with pytest.raises(UsageError, match="promise nothing"):
         noise_multiplier(8.0, 0.01, 0.001, 10)
+
+
+def test_a_ledger_of_many_mechanisms_nests_no_calls():
+    mechanisms = [SubsampledGaussian(6.0 + i / 50, 0.07, 3) for i in range(300)]
+    alike = epsilon([SubsampledGaussian(9.0, 0.07, 900)], 1e-5)
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 250)
+    try:
+        assert epsilon(mechanisms, 1e-5) == pytest.approx(alike, rel=0.1)
+    finally:
+        sys.setrecursionlimit(usual)
 
 
 @pytest.mark.parametrize(
