@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from client.approval import CohortSize, Review
-from client.site import Site
+from client.site import WHOLE_DAY, Site
 from common.models.size import first_message_bytes, later_message_bytes, parameter_count
 from common.study import Study
 
@@ -13,7 +13,6 @@ _STAYS = {
     "head": " but for the last layer, which stays here",
 }
 
-_ALWAYS = "00:00-24:00"
 _POOLING = {
     "max": "A patient is judged by the largest probability of any view.",
     "attention": "A patient is judged by all its views together, weighed by attention.",
@@ -123,5 +122,5 @@ def _limits(site: Site, study: Study) -> list[str]:
         f"It makes {_counted(study.total_steps, 'training step')}, of at most {policy.max_steps:,}.",
         f"Its network has {parameter_count(study):,} weights, of at most {policy.max_parameters:,}.",
         f"Rounds are begun at most {policy.max_rounds_a_day:,} times a day, counting all studies.",
-        f"They are begun at {'any hour' if policy.hours == '00:00-24:00' else policy.hours}, by this site's clock.",
+        f"They are begun at {'any hour' if policy.hours == WHOLE_DAY else policy.hours}, by this site's clock.",
     ]

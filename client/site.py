@@ -41,6 +41,7 @@ NODE_KEY = "node.key"
 AUTHORITY = "authority.crt"
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+WHOLE_DAY = "00:00-24:00"
 
 
 class _Frozen(BaseModel):
@@ -84,14 +85,14 @@ class PolicySettings(_Frozen):
     max_steps: int = Field(default=10_000, ge=1, le=1_000_000_000)
     max_parameters: int = Field(default=30_000_000, ge=1, le=1_000_000_000)
     max_rounds_a_day: int = Field(default=100, ge=1, le=100_000)
-    hours: str = Field(default="00:00-24:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$")
+    hours: str = Field(default=WHOLE_DAY, pattern=r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$")
 
     @field_validator("hours")
     @classmethod
     def _some_hours(cls, text: str) -> str:
         start, end = text.split("-")
         if start == end:
-            raise ValueError("expected two different times; 00:00-24:00 is the whole day")
+            raise ValueError(f"expected two different times; {WHOLE_DAY} is the whole day")
         return text
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -79,6 +80,16 @@ def confirm(question: str, otherwise: str) -> None:
     if not sys.stdin.isatty():
         raise UsageError("nobody is there to compare the fingerprint", otherwise)
     typer.confirm(question, abort=True)
+
+
+def read_secret(file: Path, what: str) -> str:
+    """The content of a ``what`` file, without the end of its line. Raises UsageError unless it is a text."""
+    try:
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
+    except FileNotFoundError:
+        raise UsageError(f"{what} file '{file}' does not exist", "Give a file with one line") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{what} file '{file}' is not UTF-8 text", "Give a file with one line") from None
 
 
 def command_line(purpose: str) -> typer.Typer:

@@ -11,8 +11,6 @@ that needs longer for one part (5 MB), which would then be asked, and charged, a
 
 from __future__ import annotations
 
-from typing import Any
-
 from flwr.app import Message
 from flwr.server.superlink.linkstate import linkstate_factory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
@@ -27,12 +25,8 @@ SILENCE_SECONDS = 1800
 
 def hold_back_what_has_not_arrived() -> None:
     """Let Flower's factory make ``WholeReplies`` from now on in this process."""
-    changed: list[tuple[Any, str, object]] = [
-        (linkstate_factory, "SqlLinkState", WholeReplies),
-        (sql_corestate, "OBJECT_PUSH_SESSION_TTL_SECONDS", SILENCE_SECONDS),
-    ]
-    for module, name, value in changed:
-        setattr(module, name, value)  # Flower has no setting for either
+    setattr(linkstate_factory, "SqlLinkState", WholeReplies)  # noqa: B010 - Flower has no setting for either
+    setattr(sql_corestate, "OBJECT_PUSH_SESSION_TTL_SECONDS", SILENCE_SECONDS)  # noqa: B010
 
 
 class WholeReplies(SqlLinkState):

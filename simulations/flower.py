@@ -32,17 +32,14 @@ SETTLE_SECONDS = 10.0
 
 def environment(home: Path, sites: Path, run: Path) -> dict[str, str]:
     """The environment of every process that we start: Flower's, and Ray's."""
-    return (
-        TRAINING
-        | flower_environment(home)
-        | {
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_TMPDIR": str(home),
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-            SITES_VARIABLE: str(sites),
-            RUN_VARIABLE: str(run),
-        }
-    )
+    ours = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": str(home),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        SITES_VARIABLE: str(sites),
+        RUN_VARIABLE: str(run),
+    }
+    return TRAINING | flower_environment(home) | ours
 
 
 @dataclass

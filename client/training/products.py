@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 WORTH_A_CALL = 1 << 22  # multiply-adds of one product; below, a call each costs more than it saves
-
-
 FAST = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 

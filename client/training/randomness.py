@@ -38,9 +38,8 @@ from torch import Tensor
 
 KEY_BYTES = 32
 _GRID = 2.0**-10  # grid of noised sums, relative to the power of two below their noise
-_BLOCK = (
-    1 << 17
-)  # numbers at once: what they are made of stays in a core's cache, and threads seldom wait for the interpreter
+# Numbers at once: what they are made of stays in a core's cache, and threads seldom wait for the interpreter.
+_BLOCK = 1 << 17
 _ZEROS = memoryview(bytes(1 << 16))
 _POSITIVE = np.uint64((1 << 63) - 1)
 _OWN = threading.local()

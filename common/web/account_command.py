@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from common.console import say
+from common.console import read_secret, say
 from common.errors import UsageError
 from common.web.accounts import Accounts, role_of
 
@@ -26,12 +26,7 @@ def change_account(accounts: Accounts, name: str, role: str, password_file: Path
 def _password(file: Path | None) -> str:
     """The content of ``file``, without the end of its line, or what is typed twice. Raises UsageError when there is neither."""
     if file is not None:
-        try:
-            return file.read_text(encoding="utf-8").rstrip("\r\n")
-        except FileNotFoundError:
-            raise UsageError(f"password file '{file}' does not exist", "Give a file with one line") from None
-        except UnicodeDecodeError:
-            raise UsageError(f"password file '{file}' is not UTF-8 text", "Give a file with one line") from None
+        return read_secret(file, "password")
     if not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask for the password", "Give --password-file")
     asked: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)

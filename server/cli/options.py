@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from common.console import read_secret
 from common.errors import UsageError
 
 PASSPHRASE_VARIABLE = "FEDCT_PASSPHRASE"  # noqa: S105 - its name, not its value
@@ -31,12 +32,7 @@ def passphrase(file: Path | None, *, new: bool) -> str:
     Raises UsageError when there is none to be had.
     """
     if file is not None:
-        try:
-            return file.read_text(encoding="utf-8").rstrip("\r\n")
-        except FileNotFoundError:
-            raise UsageError(f"passphrase file '{file}' does not exist", "Give a file with one line") from None
-        except UnicodeDecodeError:
-            raise UsageError(f"passphrase file '{file}' is not text", "Give a file with one line") from None
+        return read_secret(file, "passphrase")
     if PASSPHRASE_VARIABLE in os.environ:
         return os.environ[PASSPHRASE_VARIABLE]
     if not sys.stdin.isatty():

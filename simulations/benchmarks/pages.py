@@ -24,14 +24,10 @@ from server.run_folder import RunFolder
 from simulations.showcase import Past, make_coordinator, make_run, make_study
 
 PATHS = (
-    *(
-        "/studies",
-        "/studies/going",
-        "/studies/going/rounds",
-        "/studies/going/results",
-        "/studies/going/results/figures",
-    ),
-    *("/studies/done", "/studies/done/rounds", "/studies/done/results", "/sites", "/launch", "/compare"),
+    "/studies",
+    *(f"/studies/going{part}" for part in ("", "/rounds", "/results", "/results/figures")),
+    *(f"/studies/done{part}" for part in ("", "/rounds", "/results")),
+    *("/sites", "/launch", "/compare"),
 )
 REPEATS = 20
 SECONDS = 60.0
